@@ -1,0 +1,294 @@
+"""The result of one handle call, while it is under way and after.
+
+    start(args) ─► (arguments that are results themselves, awaited) ─► pickle ─► router … ─► value | exception
+                                             result() and await: unpickle where it is asked for
+
+Its router-facing half runs on the I/O thread; its user-facing half on any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from rayserve.cluster.objects import is_object_ref, put_object, resolve
+from rayserve.cluster.pickling import by_value
+from rayserve.errors import (
+    BadRequestError,
+    CallCancelledError,
+    InternalError,
+    InvalidTypeError,
+    RayServeException,
+    call_error,
+)  # fmt: skip
+from rayserve.io_thread import IOThread
+from rayserve.model.table import Endpoint
+from rayserve.policy.retry import is_idempotent
+from rayserve.router.call import Call, Upload
+from rayserve.wire import heads, values
+from rayserve.wire.codec import CALL, END, MAX_SMALL
+from rayserve.wire.heads import Failure, Invoke
+
+__all__ = ["MAX_DEPTH", "CallResult"]
+
+MAX_DEPTH: Final = 32  # nested calls; a chain this deep calls itself
+_DEFAULT_TIMEOUT_S: Final = 60.0
+_LOCK = threading.Lock()  # guards the moment a result gets done; held for a few instructions
+
+
+class CallResult(Call):
+    """What `handle.remote(...)` returns; dropping it cancels nothing."""
+
+    __slots__ = (
+        "_body", "_call_method", "_depth", "_error", "_io", "_parent_deadline", "_parts", "_raw", "_request_id",
+        "_sizes", "_timeout_s", "_traceparent", "_value", "_waiters", "missing_ok",
+    )  # fmt: skip
+
+    flags = CALL
+
+    def __init__(
+        self,
+        io: IOThread,
+        endpoint: str,
+        *,
+        call_method: str,
+        shard_key: str | None,
+        timeout_s: float | None,
+        missing_ok: bool,
+        request_id: str,
+        depth: int,
+        traceparent: str,
+        parent_deadline: float | None,
+    ) -> None:
+        """Make a result that has not been sent; see `ServeHandle.remote`."""
+        super().__init__(endpoint, math.inf, False, shard_key)
+        self.missing_ok = missing_ok
+        self._io = io
+        self._call_method = call_method
+        self._timeout_s = timeout_s
+        self._request_id = request_id
+        self._depth = depth
+        self._traceparent = traceparent
+        self._parent_deadline = parent_deadline
+        self._sizes: list[int] = []
+        self._body = b""
+        self._parts: list[bytes | memoryview] = []  # of the answer
+        self._raw: list[int] | None = None  # sizes of the answer's parts, once it is whole
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._waiters: list[Callable[[], None]] | None = []  # None once done
+
+    # -- for users ------------------------------------------------------------------------------------
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Wait for the value and return it.
+
+        Args:
+            timeout_s: seconds to wait; None: until the call's own deadline. The call itself goes on.
+
+        Returns:
+            What the backend returned.
+
+        Raises:
+            RuntimeError: called inside a running event loop, which it would block; use `await`.
+            TimeoutError: no result within `timeout_s`.
+            Exception: what the backend raised, as its own class; or a `CallError`.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError(".result() would block the running event loop; `await` the CallResult instead")
+        gate = threading.Lock()
+        gate.acquire()
+        if self._when_done(gate.release) and not gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0)):
+            raise TimeoutError(f"no result from endpoint {self.endpoint!r} within {timeout_s} s; the call goes on")
+        return self._outcome()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the value in async code; cancelling the wait cancels the call."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def done() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        if self._when_done(lambda: _on(loop, done)):
+            try:
+                yield from future
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self._outcome()
+
+    def done(self) -> bool:
+        """Return whether the call has ended, one way or the other."""
+        return self._waiters is None
+
+    def cancel(self) -> None:
+        """Give the call up: queued work is dropped, running async work cancelled; harmless when it is over."""
+        if self._waiters is not None:
+            self._finish(error=CallCancelledError(f"the call to endpoint {self.endpoint!r} was cancelled"))
+            self._io.abandon(self)
+
+    def to_object_ref(self) -> Any:
+        """Wait for the value and put it into Ray's object store, for `ray.get` and Ray libraries."""
+        return put_object(self.result())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse to travel inside other arguments."""
+        raise InvalidTypeError(
+            "a CallResult can be an argument, not part of one; pass it as a top-level argument, or await it first"
+        )
+
+    def __repr__(self) -> str:
+        """Return endpoint and state."""
+        return f"<CallResult of endpoint {self.endpoint!r}: {'done' if self.done() else 'pending'}>"
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Send the call, at once or when the results among its arguments are there."""
+        if self._depth > MAX_DEPTH:
+            detail = f"calls are nested deeper than {MAX_DEPTH} at endpoint {self.endpoint!r}; does it call itself?"
+            self._finish(error=BadRequestError(detail))
+            return
+        if any(isinstance(value, CallResult) or is_object_ref(value) for value in (*args, *kwargs.values())):
+            asyncio.run_coroutine_threadsafe(self._start_later(args, kwargs), self._io.loop)
+            return
+        self._send(args, kwargs)
+
+    async def _start_later(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            ready = [await _awaited(value) for value in args]
+            named = {name: await _awaited(value) for name, value in kwargs.items()}
+            self._send(tuple(ready), named)
+        except BaseException as error:
+            self._finish(error=error)
+
+    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self._sizes, parts = values.pack((args, kwargs), by_value)
+        except RayServeException:
+            raise
+        except Exception as error:
+            raise InvalidTypeError(
+                f"an argument of the call to endpoint {self.endpoint!r} cannot be pickled: {error}"
+            ) from error
+        if sum(self._sizes) <= MAX_SMALL:
+            self._body = b"".join(parts)
+        else:
+            upload = self.upload = Upload()
+            for part in parts:
+                upload.push(part)
+            upload.ended = True
+        if self._waiters is not None:
+            self._io.submit(self)
+
+    def settle(self, endpoint: Endpoint | None, now: float) -> None:
+        """Take what the endpoint's options say; called on the I/O thread, just before routing."""
+        timeout_s = self._timeout_s
+        if timeout_s is None:
+            timeout_s = endpoint.options.timeout_s if endpoint is not None else _DEFAULT_TIMEOUT_S
+        self.deadline = now + timeout_s
+        if self._parent_deadline is not None:
+            self.deadline = min(self.deadline, self._parent_deadline)
+        if endpoint is not None:
+            self.idempotent = is_idempotent("", endpoint.options.retry)
+
+    # -- the router's side ----------------------------------------------------------------------------
+
+    def open_head(self, time_left_ms: int) -> bytes:
+        """Return the head of the OPEN frame."""
+        return heads.encode(
+            Invoke(
+                self.endpoint,
+                self._request_id,
+                time_left_ms,
+                self._call_method,
+                False,
+                self._depth,
+                self._traceparent,
+                self._sizes,
+            )
+        )
+
+    def small_body(self) -> bytes:
+        """Return the pickled arguments."""
+        return self._body
+
+    def answered(self, flags: int, head: bytes, body: bytes | memoryview) -> None:
+        """Keep the answer's bytes."""
+        self._sizes = heads.decode_value(head).sizes
+        if flags & END:
+            self._raw = self._sizes
+            self._parts = [body]
+            self._finish()
+
+    def data(self, piece: bytes | memoryview, end: bool) -> None:
+        """Keep a piece of a large answer."""
+        self._parts.append(piece)
+        self._io.router.grant(self, len(piece))
+        if end:
+            self._raw = self._sizes
+            self._finish()
+
+    def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
+        """Keep the failure; a pickled exception is rebuilt where it is asked for."""
+        if body:
+            self._parts = [body]
+            self._raw = []
+        self._finish(error=call_error(failure.reason, failure.detail))
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def _finish(self, error: BaseException | None = None) -> None:
+        with _LOCK:
+            waiters = self._waiters
+            if waiters is None:
+                return
+            self._error = error
+            self._waiters = None
+        for wake in waiters:
+            wake()
+
+    def _when_done(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called at the end; False if it has come already."""
+        with _LOCK:
+            if self._waiters is None:
+                return False
+            self._waiters.append(wake)
+            return True
+
+    def _outcome(self) -> Any:
+        """Return the value or raise the error, unpickling either the first time."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = []
+            try:
+                if self._error is None:
+                    self._value = values.unpack(raw, body)
+                else:
+                    self._error = values.unpack([len(body)], body)
+            except Exception as error:
+                self._error = self._error or InternalError(f"the result cannot be unpickled here: {error!r}")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+async def _awaited(value: Any) -> Any:
+    if isinstance(value, CallResult):
+        return await value
+    return await resolve(value) if is_object_ref(value) else value
+
+
+def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)

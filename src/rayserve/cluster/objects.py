@@ -1,0 +1,39 @@
+"""Values in Ray's object store, for handles that take or give `ObjectRef`s.
+
+No request passes through the store; a user may bring a reference along, or want one back.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rayserve.cluster.errors import translate
+from rayserve.cluster.presence import live_ray
+
+__all__ = ["is_object_ref", "put_object", "resolve"]
+
+
+def is_object_ref(value: Any) -> bool:
+    """Return whether `value` is Ray's `ObjectRef`; never imports ray: where nobody did, there are none."""
+    ray = sys.modules.get("ray")
+    return ray is not None and isinstance(value, ray.ObjectRef)
+
+
+async def resolve(ref: Any) -> Any:
+    """Await the value behind an `ObjectRef` on any event loop.
+
+    Raises:
+        ClusterError: the value is lost.
+        Exception: what the task that makes the value raised, as its own class.
+    """
+    live_ray()
+    try:
+        return await ref
+    except Exception as error:
+        raise translate(error, "the ObjectRef") from None
+
+
+def put_object(value: Any) -> Any:
+    """Put `value` into the store and return its `ObjectRef`, owned by this process: it is lost with it."""
+    return live_ray().put(value)

@@ -1,0 +1,172 @@
+"""Handles: Python calls to an endpoint, with the same router, traffic and limits as HTTP.
+
+    handle.remote(*args) ─► CallResult ─► I/O thread: router ─► replica
+         .result() in sync code, `await` in async code ◄── value | exception
+
+Arguments are pickled where `remote` is called and results unpickled where they are asked for; the
+I/O thread only moves bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+from rayserve.call_result import CallResult
+from rayserve.context import current
+from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.io_thread import IOThread
+
+__all__ = ["ServeHandle", "connect", "disconnect", "thread_of"]
+
+_threads: dict[str, IOThread] = {}  # instance → this process's I/O thread for it
+_numbers = itertools.count(1)
+_prefix = f"h{os.getpid():x}-{os.urandom(4).hex()}-"
+
+
+def connect(instance: str, io: IOThread) -> None:
+    """Make `io` the way to `instance` in this process."""
+    _threads[instance] = io
+
+
+def disconnect(instance: str) -> None:
+    """Forget the way to `instance` and end its thread."""
+    io = _threads.pop(instance, None)
+    if io is not None:
+        io.close()
+
+
+def thread_of(instance: str) -> IOThread:
+    """Return the I/O thread that leads to `instance`.
+
+    Raises:
+        InvalidValueError: this process is not connected to it.
+    """
+    io = _threads.get(instance)
+    if io is None:
+        raise InvalidValueError(f'this process is not connected to instance "{instance}"; call serve.init first')
+    return io
+
+
+class ServeHandle:
+    """Calls one endpoint from Python.
+
+    Immutable: `options` returns another handle. Works in drivers, threads, async code and inside
+    backends, and can be pickled to any process of the same instance.
+    """
+
+    __slots__ = ("_endpoint", "_instance", "_method_name", "_missing_ok", "_shard_key", "_timeout_s")
+
+    def __init__(
+        self,
+        instance: str,
+        endpoint: str,
+        *,
+        method_name: str = "",
+        shard_key: str | None = None,
+        timeout_s: float | None = None,
+        missing_ok: bool = False,
+    ) -> None:
+        """Make a handle; use `serve.get_handle`."""
+        self._instance = instance
+        self._endpoint = endpoint
+        self._method_name = method_name
+        self._shard_key = shard_key
+        self._timeout_s = timeout_s
+        self._missing_ok = missing_ok
+
+    def __repr__(self) -> str:
+        """Return the endpoint and what differs from a plain handle."""
+        parts = [repr(self._endpoint)]
+        if self._method_name:
+            parts.append(f"method_name={self._method_name!r}")
+        if self._shard_key is not None:
+            parts.append(f"shard_key={self._shard_key!r}")
+        if self._timeout_s is not None:
+            parts.append(f"timeout_s={self._timeout_s!r}")
+        return f"ServeHandle({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel by name: the other process uses its own router."""
+        return _rebuild, (
+            self._instance,
+            self._endpoint,
+            self._method_name,
+            self._shard_key,
+            self._timeout_s,
+            self._missing_ok,
+        )
+
+    def options(
+        self, method_name: str | None = None, *, shard_key: str | None = None, timeout_s: float | None = None
+    ) -> ServeHandle:
+        """Return a handle that calls differently; what is not given stays.
+
+        Args:
+            method_name: method of the backend class to call.
+            shard_key: same key, same backend, while the traffic stays.
+            timeout_s: seconds for the whole call; the endpoint's own if never set.
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: `timeout_s` is not positive.
+        """
+        if method_name is not None and not isinstance(method_name, str):
+            raise InvalidTypeError(f"method_name must be a str, got {type(method_name).__name__}")
+        if shard_key is not None and not isinstance(shard_key, str):
+            raise InvalidTypeError(f"shard_key must be a str, got {type(shard_key).__name__}")
+        if timeout_s is not None:
+            if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+                raise InvalidTypeError(f"timeout_s must be a number of seconds, got {type(timeout_s).__name__}")
+            if not 0 < timeout_s < float("inf"):
+                raise InvalidValueError(f"timeout_s must be a positive number of seconds, got {timeout_s!r}")
+        return ServeHandle(
+            self._instance,
+            self._endpoint,
+            method_name=self._method_name if method_name is None else method_name,
+            shard_key=self._shard_key if shard_key is None else shard_key,
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            missing_ok=self._missing_ok,
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> CallResult:
+        """Call the backend with exactly these arguments, without waiting.
+
+        Top-level arguments that are `CallResult`s or Ray `ObjectRef`s arrive as their values.
+
+        Args:
+            args: positional arguments of the backend's function or method.
+            kwargs: its keyword arguments.
+
+        Returns:
+            A `CallResult`; every refusal and error surfaces there.
+
+        Raises:
+            InvalidTypeError: an argument cannot be pickled.
+        """
+        io = thread_of(self._instance)
+        state = current()
+        parent = state.request_id
+        call = CallResult(
+            io,
+            self._endpoint,
+            call_method=self._method_name,
+            shard_key=self._shard_key,
+            timeout_s=self._timeout_s,
+            missing_ok=self._missing_ok,
+            request_id=parent if isinstance(parent, str) else f"{_prefix}{next(_numbers):x}",
+            depth=state.depth + 1 if state.request_id is not None else 0,
+            traceparent=state.traceparent if isinstance(state.traceparent, str) else "",
+            parent_deadline=state.deadline,
+        )
+        call.start(args, kwargs)
+        return call
+
+
+def _rebuild(
+    instance: str, endpoint: str, method_name: str, shard_key: str | None, timeout_s: float | None, missing_ok: bool
+) -> ServeHandle:
+    return ServeHandle(
+        instance, endpoint, method_name=method_name, shard_key=shard_key, timeout_s=timeout_s, missing_ok=missing_ok
+    )

@@ -1,0 +1,1 @@
+"""The process that runs user code: it receives calls as frames, runs them, and answers."""

@@ -1,0 +1,155 @@
+"""Sync user code on the main thread, which also reads the sockets: a call runs where it was read.
+
+    main thread:  take a call ─► flush answers, STARTED ─► user code ─► answer ─► … nothing to do: lead the sockets
+    I/O thread:   leads the sockets whenever user code has kept the main thread busy for 5 ms
+
+Handing every request from a reading thread to a running one costs two switches of the interpreter lock;
+here there is none while handlers are quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from rayserve.replica.intake import Intake
+from rayserve.replica.invoke import Invoker
+from rayserve.replica.server import Server
+from rayserve.replica.work import Work
+from rayserve.wire.link import Link
+
+__all__ = ["MainThread"]
+
+_IMPATIENCE_S: Final = 0.005
+_QUIET_S: Final = 0.1  # without calls for so long, the watch stops
+
+
+class MainThread:
+    """Runs sync code on the thread that calls `serve`."""
+
+    def __init__(self, intake: Intake, loop: asyncio.AbstractEventLoop) -> None:
+        """Make ready; `server` and `invoker` are set by whoever builds the replica.
+
+        Args:
+            intake: where calls come from.
+            loop: of the process's I/O thread, which leads while the main thread cannot.
+        """
+        self.server: Server
+        self.invoker: Invoker
+        self.busy_since = 0.0
+        self._intake = intake
+        self._loop = loop
+        self._dirty: list[Link] = []
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._last = 0.0
+        self._watching = False
+        self._leading = False
+        self._stopped = False
+        self._main = threading.current_thread()
+
+    # -- what sessions and the intake call ------------------------------------------------------------
+
+    def dirty(self, link: Link) -> None:
+        """Note an answer that waits on `link`."""
+        if threading.current_thread() is self._main:
+            self._dirty.append(link)
+        else:
+            link.flush()
+
+    def ready(self) -> None:
+        """Hear that a call is ready: the thread that read it is this one, or will be."""
+
+    def run_between(self, job: Callable[[], None]) -> None:
+        """Run `job` on the thread of user code, while no call runs; from any thread."""
+        self._jobs.append(job)
+        self.server.wake()
+
+    def stop(self) -> None:
+        """Let `serve` return; from any thread."""
+        self._stopped = True
+        self.server.wake()
+
+    # -- the main thread ------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Serve until `stop`."""
+        self._main = threading.current_thread()
+        intake, server = self._intake, self.server
+        while True:
+            if self._jobs:
+                self._jobs.popleft()()
+                continue
+            work = intake.take()
+            if work is not None:
+                self._run(work)
+                continue
+            if self._dirty:
+                self._flush()
+            if self._stopped:
+                self._loop.call_soon_threadsafe(self._stop_leading)
+                return
+            with server.lock:
+                # Another thread may have read a call, or left a job, since we looked.
+                if not intake.queue and not self._jobs and not self._stopped:
+                    server.poll(None)
+
+    def _run(self, work: Work) -> None:
+        self.busy_since = self._last = time.monotonic()
+        if not self._watching:
+            self._watching = True
+            self._loop.call_soon_threadsafe(self._watch)
+        self.invoker.run(work)
+        self.busy_since = 0.0
+
+    def enter(self, works: list[Work]) -> None:
+        """Note what is about to start, and send what waits, just before user code is entered."""
+        for work in works:
+            work.session.started(work)
+        if self._dirty:
+            self._flush()
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for link in dirty:
+            if link.unsent:
+                link.flush()
+
+    def wait(self, timeout_s: float) -> None:
+        """Read the sockets for a while; a batch that fills waits here."""
+        self._flush()
+        with self.server.lock:
+            if not self._intake.queue:
+                self.server.poll(timeout_s)
+
+    # -- the I/O thread -------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look, every 5 ms while there are calls, whether user code keeps the main thread from reading."""
+        now, since = time.monotonic(), self.busy_since
+        if since and now - since > _IMPATIENCE_S and not self._leading:
+            self._leading = True
+            self._loop.add_reader(self.server.fileno(), self._lead)
+        elif not since and now - self._last > _QUIET_S:
+            self._watching = False
+            if not self.busy_since:  # else a call began just now, and saw that we watched
+                return
+            self._watching = True
+        self._loop.call_later(_IMPATIENCE_S, self._watch)
+
+    def _lead(self) -> None:
+        if self.server.lock.acquire(blocking=False):
+            try:
+                self.server.poll(0)
+            finally:
+                self.server.lock.release()
+        else:  # the main thread reads again
+            self._stop_leading()
+
+    def _stop_leading(self) -> None:
+        if self._leading:
+            self._leading = False
+            self._loop.remove_reader(self.server.fileno())

@@ -1,0 +1,1 @@
+"""A call finds a replica and comes back: waiting lines, attempts, deadlines. Ingress and handles share it."""

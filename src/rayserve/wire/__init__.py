@@ -1,0 +1,1 @@
+"""Bytes ⇄ frames (sans-I/O), and links over unix and TCP sockets."""
