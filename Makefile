@@ -11,13 +11,15 @@ PINS := pyproject.toml constraints.txt
 # The interpreters tried, in this order, when PYTHON is not given.
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
+NO_FRAMEWORKS := the frameworks need python 3.11 or 3.12; `make clean`, then `make PYTHON=python3.12 test-frameworks`
+HAS_FRAMEWORKS := import sys; sys.exit("$(NO_FRAMEWORKS)" if sys.version_info >= (3, 13) else 0)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-unit lint bench clean
+.PHONY: help demo test test-unit test-frameworks lint bench clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo ## train two classifiers, serve them behind one endpoint, measure, stop
 	@$(PY) examples/demo.py
@@ -27,6 +29,9 @@ test: $(VENV)/.test ## run every test
 
 test-unit: $(VENV)/.test ## run the tests that need neither Ray nor sockets
 	@$(PY) -m pytest tests/unit $(ARGS)
+
+test-frameworks: $(VENV)/.frameworks ## run the examples with scikit-learn, ONNX Runtime, PyTorch and TensorFlow
+	@$(PY) -m pytest tests/frameworks $(ARGS)
 
 lint: $(VENV)/.lint ## ruff, mypy and the import contracts
 	$(PY) -m ruff check .
@@ -49,6 +54,15 @@ $(VENV)/.bench: EXTRAS := bench
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.made $(PINS)
 	@echo "installing rayserve[$(EXTRAS)] into $(VENV); the first time this downloads about 150 MB"
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# On Linux, PyPI's torch brings gigabytes of CUDA. For the build without:
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-frameworks
+$(VENV)/.frameworks: $(VENV)/.made $(PINS) constraints-frameworks.txt
+	@$(PY) -c '$(HAS_FRAMEWORKS)'
+	@echo "installing rayserve[examples,test,frameworks] into $(VENV); the first time this downloads about 750 MB"
+	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-frameworks.txt \
+	  --editable '.[examples,test,frameworks]'
 	@touch $@
 
 $(VENV)/.made:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import rayserve as serve
 from benchmarks import control, idle, large_bodies, memory, report, small_json
 from benchmarks.bench import opened, say
 from benchmarks.figures import Figure, Row
@@ -45,14 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = facts()
     figures: list[Figure] = []
     rows: list[Row] = []
+    failed: list[str] = []
     say("starting Ray, RayServe, uvicorn and gunicorn")
     with opened(options.quick) as bench:
         for name in options.only or _BENCHMARKS:
             say(f"measuring {name}")
-            result = _BENCHMARKS[name](bench)
+            try:
+                result = _BENCHMARKS[name](bench)
+            except (RuntimeError, serve.RayServeException):
+                failed.append(name)
+                traceback.print_exc()
+                continue
             figures += result.figures
             rows += result.rows
     report.show(machine, figures, rows)
+    if failed:
+        sys.stderr.write(f"could not be measured, see above: {', '.join(failed)}\n")
+        return 2
     if options.output is not None:
         report.write(options.output, report.markdown(machine, figures, rows))
     return 1 if options.check and not all(figure.met for figure in figures) else 0

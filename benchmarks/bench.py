@@ -18,10 +18,10 @@ import ray
 
 import rayserve as serve
 from benchmarks import load
+from benchmarks.bare import Bare
 from benchmarks.figures import Figure, Row, interleaved, ratio
 from benchmarks.peers import Subject, peers
 from benchmarks.processes import cpu_s, descendants, title
-from benchmarks.subjects import Bare
 
 __all__ = ["RAYSERVE", "Bench", "Sample", "Samples", "compared", "opened", "rows_of", "say"]
 

@@ -30,7 +30,7 @@ def measure(bench: Bench) -> Result:
     if len(ours) != actors + 1:
         raise RuntimeError(f"expected {actors + 1} processes of the instance, found {len(ours)}")
     before, bare_before, began = cpu_s(ours), cpu_s(bare), time.monotonic()
-    time.sleep(8 if bench.quick else 20)
+    time.sleep(6 if bench.quick else 20)
     took_s = time.monotonic() - began
     percent = (cpu_s(ours) - before) / took_s * 100
     bare_percent = (cpu_s(bare) - bare_before) / took_s * 100 * actors / len(bare)

@@ -8,9 +8,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import rayserve
+
 __all__ = ["facts"]
 
-_PACKAGES = ("rayserve", "ray", "uvloop", "httptools", "Flask", "uvicorn", "gunicorn")
+_PACKAGES = ("ray", "uvloop", "httptools", "Flask", "uvicorn", "gunicorn")
 
 
 def facts() -> dict[str, str]:
@@ -22,7 +24,7 @@ def facts() -> dict[str, str]:
         "memory": f"{int((_field('/proc/meminfo', 'MemTotal') or '0').split()[0]) / 2**20:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+        "packages": ", ".join([f"rayserve {rayserve.__version__}", *(f"{name} {version(name)}" for name in _PACKAGES)]),
         "load average before": f"{os.getloadavg()[0]:.2f}",
     }
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
 from statistics import median
-
-import requests
 
 import rayserve as serve
 from benchmarks.bench import Bench
@@ -23,9 +22,8 @@ def measure(bench: Bench) -> Result:
     bare = bench.bare_actors(2)
     serve.create_backend("weighed", noop, config={"num_replicas": 2})
     serve.create_endpoint("weighed", "/weighed", backend="weighed")
-    with requests.Session() as client:
-        for _ in range(_ASKED):
-            client.get(f"{bench.url}/weighed", timeout=10).raise_for_status()
+    for _ in range(_ASKED):
+        urllib.request.urlopen(f"{bench.url}/weighed", timeout=10).close()
     replicas = bench.processes("replica")
     ours, theirs = (median(pss_bytes(pid) for pid in pids) / _MIB for pids in (replicas, bare))
     serve.delete_endpoint("weighed")

@@ -13,7 +13,7 @@ from typing import Any
 
 import flask
 
-__all__ = ["Bare", "asgi", "double", "noop", "size", "wsgi"]
+__all__ = ["asgi", "double", "noop", "size", "wsgi"]
 
 Message = dict[str, Any]
 
@@ -31,13 +31,6 @@ def size(request: flask.Request) -> dict[str, int]:
 def noop() -> str:
     """Answer as little as can be."""
     return ""
-
-
-class Bare:
-    """An actor that does nothing: what Ray itself costs per process."""
-
-    def ping(self) -> None:
-        """Return, which shows that the process is up."""
 
 
 async def asgi(

@@ -28,8 +28,8 @@ from sklearn.svm import SVC
 
 import rayserve as serve
 
-SPLIT = {"digits:v1": 0.8, "digits:v2": 0.2}
-MODELS = {"digits:v1": LogisticRegression(max_iter=2_000), "digits:v2": SVC()}
+SPLIT = {"v1-logistic": 0.8, "v2-svc": 0.2}
+MODELS = {"v1-logistic": LogisticRegression(max_iter=2_000), "v2-svc": SVC()}
 CLIENTS = 4
 GOOD_ENOUGH = 0.9
 PERCENTILES = (50, 95, 99)
@@ -80,7 +80,6 @@ def rows(answers: Sequence[Answer]) -> Iterator[tuple[str, ...]]:
         latencies_ms = np.percentile([answer.latency_s * 1_000 for answer in mine], PERCENTILES)
         yield (
             tag or "both",
-            type(MODELS[tag]).__name__ if tag else "",
             f"{SPLIT[tag]:.0%}" if tag else "",
             f"{len(mine) / len(answers):.1%}",
             f"{sum(answer.right for answer in mine) / len(mine):.1%}",
@@ -90,14 +89,14 @@ def rows(answers: Sequence[Answer]) -> Iterator[tuple[str, ...]]:
 
 def show(answers: Sequence[Answer], console: Console) -> None:
     """Print the figures: a table on a terminal, `name=value` lines in a pipe."""
-    head = ("backend", "model", "asked share", "answered", "accuracy", *(f"p{number}" for number in PERCENTILES))
+    head = ("backend", "asked", "answered", "accuracy", *(f"p{number}" for number in PERCENTILES))
     if not console.is_terminal:
         for row in rows(answers):
             print("  ".join(f"{name}={value}" for name, value in zip(head, row, strict=True) if value))
         return
     table = Table(title=f"{len(answers)} held-out images over HTTP, {CLIENTS} clients")
     for column, name in enumerate(head):
-        table.add_column(name, justify="left" if column < 2 else "right")
+        table.add_column(name, justify="left" if column == 0 else "right")
     for row in rows(answers):
         table.add_row(*row)
     console.print(table)

@@ -21,7 +21,7 @@ if sys.platform == "win32":
 
 # Eager: it must take the place of the submodule of the same name, see there.
 from rayserve.context import context
-from rayserve.errors import HTTPError, RayServeException
+from rayserve.errors import HTTPError, InvalidArgumentsError, RayServeException
 
 if TYPE_CHECKING:
     from rayserve.api import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         update_endpoint_config,
         wait,
     )
+    from rayserve.apps import asgi, wsgi
+    from rayserve.sse import sse
     from rayserve.batching import accept_batch
     from rayserve.config import BackendConfig, EndpointConfig, HTTPOptions
 
@@ -51,8 +53,10 @@ __all__ = [
     "EndpointConfig",
     "HTTPError",
     "HTTPOptions",
+    "InvalidArgumentsError",
     "RayServeException",
     "accept_batch",
+    "asgi",
     "context",
     "create_backend",
     "create_endpoint",
@@ -67,10 +71,12 @@ __all__ = [
     "set_traffic",
     "shadow_traffic",
     "shutdown",
+    "sse",
     "status",
     "update_backend_config",
     "update_endpoint_config",
     "wait",
+    "wsgi",
 ]
 
 __version__ = "0.1.0"
@@ -80,16 +86,21 @@ _HOMES = {
     "EndpointConfig": "rayserve.config",
     "HTTPOptions": "rayserve.config",
     "accept_batch": "rayserve.batching",
+    "asgi": "rayserve.apps",
+    "sse": "rayserve.sse",
+    "wsgi": "rayserve.apps",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name with its first use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES.get(name, "rayserve.api")), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker it would mean that any name can be imported from here
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name with its first use."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES.get(name, "rayserve.api")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

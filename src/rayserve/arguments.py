@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rayserve.apps import App
 from rayserve.cluster import connect
 from rayserve.cluster.pickling import pickle
 from rayserve.config import (
@@ -46,6 +47,7 @@ from rayserve.errors import InvalidTypeError, InvalidValueError
 from rayserve.model.spec import CodeSpec
 from rayserve.policy.route import check_route
 from rayserve.policy.split import check_weights
+from rayserve.signatures import carried
 
 __all__ = [
     "create_backend",
@@ -87,7 +89,7 @@ def create_endpoint(name: str, route: object, methods: object, backend: object, 
         route=None if route is None else check_route(route),
         methods=None if methods is None else _methods(methods),
         backend=None if backend is None else known_name(backend, "backend"),
-        config=parse_endpoint_config(config).to_plain(),
+        config=parse_endpoint_config(config).to_brief(),
     )
 
 
@@ -148,6 +150,8 @@ def create_backend(
     settings = parse_backend_config(config)
     options = check_actor_options(actor_options)
     kind = _kind_of(name, code)
+    if kind == "app" and (args or kwargs):
+        raise InvalidValueError(f'backend "{name}" is a web app, which takes no init arguments; use a factory')
     if kind == "function" and (args or kwargs):
         raise InvalidValueError(
             f'backend "{name}" is a function, which takes no init arguments; serve a class whose constructor takes '
@@ -199,7 +203,9 @@ def _named(changes: Any) -> Iterable[str]:
 
 
 def _kind_of(tag: str, code: object) -> str:
-    """Return "function", "class" or "path"."""
+    """Return "function", "class", "path" or "app"."""
+    if isinstance(code, App):
+        return "app"
     if isinstance(code, str):
         if not _PATH.fullmatch(code):
             raise InvalidValueError(
@@ -220,7 +226,8 @@ def _kind_of(tag: str, code: object) -> str:
 
 def _blob(blobs: dict[str, bytes], value: object, whose: str, part: str) -> str:
     """Pickle `value` into `blobs` and return its hash."""
-    data = check_blob(pickle(value, f"{part}{whose}"), f"{part}{whose}")
+    with carried(value):
+        data = check_blob(pickle(value, f"{part}{whose}"), f"{part}{whose}")
     name = hash_of(data)
     blobs[name] = data
     return name

@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Generator
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
+from rayserve.call_stream import ResultStream
 from rayserve.cluster.objects import is_object_ref, put_object, resolve
 from rayserve.cluster.pickling import by_value
 from rayserve.errors import (
     BadRequestError,
     CallCancelledError,
+    DrainingError,
     InternalError,
     InvalidTypeError,
     RayServeException,
@@ -27,6 +30,7 @@ from rayserve.errors import (
 from rayserve.io_thread import IOThread
 from rayserve.model.table import Endpoint
 from rayserve.policy.retry import is_idempotent
+from rayserve.replica.work import Running
 from rayserve.router.call import Call, Upload
 from rayserve.wire import heads, values
 from rayserve.wire.codec import CALL, END, MAX_SMALL
@@ -43,8 +47,9 @@ class CallResult(Call):
     """What `handle.remote(...)` returns; dropping it cancels nothing."""
 
     __slots__ = (
-        "_body", "_call_method", "_depth", "_error", "_io", "_parent_deadline", "_parts", "_raw", "_request_id",
-        "_sizes", "_timeout_s", "_traceparent", "_value", "_waiters", "missing_ok",
+        "_body", "_call_method", "_depth", "_error", "_io", "_parent", "_parent_deadline", "_parts", "_raw",
+        "_request_id", "_sizes", "_stream", "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters", "missing_ok",
+        "nested",
     )  # fmt: skip
 
     flags = CALL
@@ -62,10 +67,12 @@ class CallResult(Call):
         depth: int,
         traceparent: str,
         parent_deadline: float | None,
+        parent: Running | None = None,
     ) -> None:
         """Make a result that has not been sent; see `ServeHandle.remote`."""
         super().__init__(endpoint, math.inf, False, shard_key)
         self.missing_ok = missing_ok
+        self.nested = depth > 0
         self._io = io
         self._call_method = call_method
         self._timeout_s = timeout_s
@@ -73,13 +80,20 @@ class CallResult(Call):
         self._depth = depth
         self._traceparent = traceparent
         self._parent_deadline = parent_deadline
+        self._parent = parent
         self._sizes: list[int] = []
         self._body = b""
         self._parts: list[bytes | memoryview] = []  # of the answer
         self._raw: list[int] | None = None  # sizes of the answer's parts, once it is whole
+        self._stream: weakref.ref[ResultStream] | None = None  # weak: a stream that nobody reads any more ends its call
+        self._traceback = ""
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiters: list[Callable[[], None]] | None = []  # None once done
+        if parent is not None:
+            if parent.nested is None:
+                parent.nested = set()
+            parent.nested.add(self)
 
     # -- for users ------------------------------------------------------------------------------------
 
@@ -97,33 +111,35 @@ class CallResult(Call):
             TimeoutError: no result within `timeout_s`.
             Exception: what the backend raised, as its own class; or a `CallError`.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+        if asyncio._get_running_loop() is not None:
             raise RuntimeError(".result() would block the running event loop; `await` the CallResult instead")
-        gate = threading.Lock()
-        gate.acquire()
-        if self._when_done(gate.release) and not gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0)):
-            raise TimeoutError(f"no result from endpoint {self.endpoint!r} within {timeout_s} s; the call goes on")
+        if self._waiters is not None:
+            gate = threading.Lock()
+            gate.acquire()
+            wake = gate.release
+            if self._when_done(wake) and not gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0)):
+                self._forget(wake)
+                raise TimeoutError(f"no result from endpoint {self.endpoint!r} within {timeout_s} s; the call goes on")
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the value in async code; cancelling the wait cancels the call."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        if self._waiters is not None:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
 
-        def done() -> None:
-            if not future.done():
-                future.set_result(None)
+            def wake() -> None:
+                try:
+                    loop.call_soon_threadsafe(_resolve, future)
+                except RuntimeError:  # that loop is closed: nobody waits any more
+                    return
 
-        if self._when_done(lambda: _on(loop, done)):
-            try:
-                yield from future
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
+            if self._when_done(wake):
+                try:
+                    yield from future
+                except asyncio.CancelledError:
+                    self.cancel()
+                    raise
         return self._outcome()
 
     def done(self) -> bool:
@@ -132,9 +148,21 @@ class CallResult(Call):
 
     def cancel(self) -> None:
         """Give the call up: queued work is dropped, running async work cancelled; harmless when it is over."""
-        if self._waiters is not None:
-            self._finish(error=CallCancelledError(f"the call to endpoint {self.endpoint!r} was cancelled"))
+        if self._finish(CallCancelledError(f"the call to endpoint {self.endpoint!r} was cancelled")):
             self._io.abandon(self)
+
+    def __iter__(self) -> ResultStream:
+        """Iterate over what a generator yields.
+
+        Raises:
+            TypeError: the backend answered with one value, not with a generator.
+        """
+        return _as_stream(self.result())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over what a generator yields, in async code; see `__iter__`."""
+        async for value in _as_stream(await self):
+            yield value
 
     def to_object_ref(self) -> Any:
         """Wait for the value and put it into Ray's object store, for `ray.get` and Ray libraries."""
@@ -156,11 +184,12 @@ class CallResult(Call):
         """Send the call, at once or when the results among its arguments are there."""
         if self._depth > MAX_DEPTH:
             detail = f"calls are nested deeper than {MAX_DEPTH} at endpoint {self.endpoint!r}; does it call itself?"
-            self._finish(error=BadRequestError(detail))
+            self._finish(BadRequestError(detail))
             return
-        if any(isinstance(value, CallResult) or is_object_ref(value) for value in (*args, *kwargs.values())):
-            asyncio.run_coroutine_threadsafe(self._start_later(args, kwargs), self._io.loop)
-            return
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, CallResult) or is_object_ref(value):
+                self._io.spawn(self._start_later(args, kwargs))
+                return
         self._send(args, kwargs)
 
     async def _start_later(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,8 +197,10 @@ class CallResult(Call):
             ready = [await _awaited(value) for value in args]
             named = {name: await _awaited(value) for name, value in kwargs.items()}
             self._send(tuple(ready), named)
+        except asyncio.CancelledError:
+            self._finish(DrainingError("this process stopped serving"))
         except BaseException as error:
-            self._finish(error=error)
+            self._finish(error)
 
     def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -224,38 +255,73 @@ class CallResult(Call):
 
     def answered(self, flags: int, head: bytes, body: bytes | memoryview) -> None:
         """Keep the answer's bytes."""
-        self._sizes = heads.decode_value(head).sizes
-        if flags & END:
-            self._raw = self._sizes
+        answer = heads.decode_value(head)
+        self._sizes = answer.sizes
+        if answer.stream:
+            self._begin_stream(body, bool(flags & END))
+        elif flags & END:
             self._parts = [body]
-            self._finish()
+            self._finish(raw=self._sizes)
+            self._let_go()
 
     def data(self, piece: bytes | memoryview, end: bool) -> None:
-        """Keep a piece of a large answer."""
+        """Keep a piece of a large answer, or of a stream."""
+        if self._stream is not None:
+            stream = self._stream()
+            if stream is not None:
+                stream.feed(piece, end)
+            return
         self._parts.append(piece)
-        self._io.router.grant(self, len(piece))
         if end:
-            self._raw = self._sizes
-            self._finish()
+            self._finish(raw=self._sizes)
+            self._let_go()
+        else:
+            self._io.router.grant(self, len(piece))
 
     def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
         """Keep the failure; a pickled exception is rebuilt where it is asked for."""
-        if body:
-            self._parts = [body]
-            self._raw = []
-        self._finish(error=call_error(failure.reason, failure.detail))
+        if self._stream is not None:
+            stream = self._stream()
+            if stream is not None:
+                stream.fail(_rebuilt(failure, body))
+            return
+        self._parts = [body]
+        self._traceback = failure.traceback
+        self._finish(call_error(failure.reason, failure.detail), [len(body)] if body else None)
+        self._let_go()
+
+    def _begin_stream(self, body: bytes | memoryview, end: bool) -> None:
+        """Give the caller a stream for its value: the call goes on while it is read."""
+        io = self._io
+        stream = ResultStream(lambda size: io.grant(self, size), lambda: io.abandon(self))
+        self._stream = weakref.ref(stream)
+        stream.feed(body, end)
+        self._value = stream
+        self._finish()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget the arguments: no replica will ask for them again."""
+        self._body = b""
+        self.upload = None
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def _finish(self, error: BaseException | None = None) -> None:
+    def _finish(self, error: BaseException | None = None, raw: list[int] | None = None) -> bool:
+        """Note the end and wake those who wait; False if it had come before."""
         with _LOCK:
             waiters = self._waiters
             if waiters is None:
-                return
+                return False
             self._error = error
+            self._raw = raw
             self._waiters = None
+        parent, self._parent = self._parent, None
+        if parent is not None and parent.nested is not None:
+            parent.nested.discard(self)
         for wake in waiters:
             wake()
+        return True
 
     def _when_done(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called at the end; False if it has come already."""
@@ -265,22 +331,58 @@ class CallResult(Call):
             self._waiters.append(wake)
             return True
 
+    def _forget(self, wake: Callable[[], None]) -> None:
+        with _LOCK:
+            if self._waiters is not None:
+                self._waiters.remove(wake)
+
     def _outcome(self) -> Any:
         """Return the value or raise the error, unpickling either the first time."""
-        raw, self._raw = self._raw, None
+        parts = self._parts
+        raw = self._raw
         if raw is not None:
-            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._unpickle(raw, parts)
+            self._raw = None  # last: another thread that asks meanwhile unpickles for itself
             self._parts = []
-            try:
-                if self._error is None:
-                    self._value = values.unpack(raw, body)
-                else:
-                    self._error = values.unpack([len(body)], body)
-            except Exception as error:
-                self._error = self._error or InternalError(f"the result cannot be unpickled here: {error!r}")
         if self._error is not None:
             raise self._error
         return self._value
+
+    def _unpickle(self, raw: list[int], parts: list[bytes | memoryview]) -> None:
+        try:
+            # Arrays live on in this memory; as a bytearray it lets them be written to.
+            body = parts[0] if len(raw) == 1 and len(parts) == 1 else memoryview(bytearray().join(parts))
+            value = values.unpack(raw, body)
+        except Exception as error:
+            self._error = self._error or InternalError(f"the result cannot be unpickled here: {error!r}")
+            return
+        if self._error is None:
+            self._value = value
+        else:
+            self._error = value
+            if self._traceback:
+                value.add_note(f"raised in the replica:\n{self._traceback.rstrip()}")
+
+
+def _as_stream(value: Any) -> ResultStream:
+    if not isinstance(value, ResultStream):
+        kind = type(value).__name__
+        raise InvalidTypeError(
+            f"the backend answered with one value of type {kind}, not with a generator; use result()"
+        )
+    return value
+
+
+def _rebuilt(failure: Failure, body: bytes | memoryview) -> BaseException:
+    """Return the exception of a failed stream, as its own class where it came along."""
+    if body:
+        try:
+            error = values.unpack([len(body)], body)
+            if isinstance(error, BaseException):
+                return error
+        except Exception as why:
+            return InternalError(f"the exception of the stream cannot be unpickled here: {why!r}")
+    return call_error(failure.reason, failure.detail)
 
 
 async def _awaited(value: Any) -> Any:
@@ -289,6 +391,6 @@ async def _awaited(value: Any) -> Any:
     return await resolve(value) if is_object_ref(value) else value
 
 
-def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function)
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -56,6 +56,11 @@ class Checked(BaseModel):
         """Return all options as numbers, strings, lists, bools and None: what JSON and msgpack can carry."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values().items()}
 
+    def to_brief(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as plain values; `from_plain` takes them too."""
+        fields = type(self).model_fields
+        return {name: value for name, value in self.to_plain().items() if value != fields[name].default}
+
     @classmethod
     def from_plain(cls: type[C], plain: Mapping[str, Any]) -> C:
         """Return the options that `to_plain` made `plain` from; options it lacks get their defaults."""

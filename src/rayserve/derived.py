@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rayserve.errors import InvalidValueError
+from rayserve.method_schema import join_schemas
 from rayserve.model.spec import Traits
 from rayserve.model.table import Backend, BatchRule, EndpointOptions, Replica
 
@@ -102,6 +103,7 @@ def backend_row(
         drain_timeout_s=config.drain_timeout_s,
         stream_request=config.stream_request,
         app=traits.kind if traits.kind in _APPS else "",
+        schema=join_schemas((method.name, method.schema) for method in traits.methods),
     )
 
 

@@ -11,6 +11,7 @@
     ├── CannotScaleError (RuntimeError)       the cluster has no room for the replicas asked for
     ├── ReconfigureError (RuntimeError)       the user's reconfigure() raised; the old config is back
     ├── HTTPError                             raised by user code to answer with a status of its choice
+    │   └── InvalidArgumentsError (ValueError)  arguments that the annotations of a typed handler refuse
     └── CallError                             a call that got no answer from user code; has a reason
         ├── BadRequestError (ValueError)      ├── NotFoundError (LookupError)
         ├── MethodNotAllowedError             ├── NotImplementedByServerError
@@ -26,6 +27,7 @@ Each class also is the built-in that a Python user would catch, and each survive
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "DrainingError",
     "HTTPError",
     "InternalError",
+    "InvalidArgumentsError",
     "InvalidTypeError",
     "InvalidValueError",
     "MethodNotAllowedError",
@@ -160,6 +163,25 @@ class HTTPError(RayServeException):
     def __str__(self) -> str:
         """Return status and detail on one line."""
         return f"{self.status} {self.detail}" if self.detail != "" else str(self.status)
+
+
+class InvalidArgumentsError(HTTPError, ValueError):
+    """The arguments of a call do not fit the annotations of a typed handler; 422 by HTTP.
+
+    Args:
+        errors: what is wrong, one dict each: `loc` (the way to it, names and indices), `msg` (for people) and
+            `type` (a word for programs). It is the `detail` of the answer.
+    """
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the errors."""
+        super().__init__(422, errors)
+        self.args = (errors,)  # what pickle calls the class with
+        self.errors = errors
+
+    def __str__(self) -> str:
+        """Return all errors on one line."""
+        return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the arguments'}: {one['msg']}" for one in self.errors)
 
 
 class CallError(RayServeException):

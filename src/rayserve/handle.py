@@ -15,8 +15,9 @@ from typing import Any
 
 from rayserve.call_result import CallResult
 from rayserve.context import current
-from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.errors import InvalidTypeError, InvalidValueError, NotRunningError
 from rayserve.io_thread import IOThread
+from rayserve.replica.work import Running
 
 __all__ = ["ServeHandle", "connect", "disconnect", "thread_of"]
 
@@ -41,11 +42,11 @@ def thread_of(instance: str) -> IOThread:
     """Return the I/O thread that leads to `instance`.
 
     Raises:
-        InvalidValueError: this process is not connected to it.
+        NotRunningError: this process is not connected to it.
     """
     io = _threads.get(instance)
     if io is None:
-        raise InvalidValueError(f'this process is not connected to instance "{instance}"; call serve.init first')
+        raise NotRunningError(f'this process is not connected to instance "{instance}"; call serve.init first')
     return io
 
 
@@ -159,6 +160,7 @@ class ServeHandle:
             depth=state.depth + 1 if state.request_id is not None else 0,
             traceparent=state.traceparent if isinstance(state.traceparent, str) else "",
             parent_deadline=state.deadline,
+            parent=state if isinstance(state, Running) else None,
         )
         call.start(args, kwargs)
         return call

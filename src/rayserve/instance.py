@@ -27,6 +27,8 @@ __all__ = ["Client", "Instance", "adopt", "connected", "current", "current_or_no
 _PATIENCE_S: Final = 60.0  # a controller is back 1 to 2 s after its death; its node's death takes longer
 _PAUSE_S: Final = 0.1
 
+_clock, _wait = time.monotonic, time.sleep
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -82,13 +84,13 @@ class Client:
             except (ActorAway, ActorGone) as error:
                 failure: ClusterError = error
                 self._actor = None
-            now = time.monotonic()
+            now = _clock()
             until = now + _PATIENCE_S if until is None else until
             if now >= until:
                 raise ClusterError(
                     f'the controller of instance "{self.name}" could not be reached for {_PATIENCE_S:g} s: {failure}'
                 ) from failure
-            time.sleep(_PAUSE_S)
+            _wait(_PAUSE_S)
 
     def ask(self, question: str, *args: Any) -> Any:
         """Return the controller's answer to a question; see `ControllerActor.ask`."""

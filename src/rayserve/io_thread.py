@@ -9,11 +9,13 @@ One per process and instance; it starts with the first need and dies with the pr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -21,10 +23,13 @@ from rayserve.feed.messages import Welcome
 from rayserve.feed.subscriber import Subscriber
 from rayserve.model.facts import BatchFacts, Facts, Report
 from rayserve.model.table import RoutingTable
-from rayserve.router.call import Call
+from rayserve.router.call import DONE, Call
 from rayserve.router.router import Router
+from rayserve.wire.heads import Failure
 
 __all__ = ["IOThread"]
+
+_log = logging.getLogger(__name__)
 
 
 class IOThread:
@@ -65,6 +70,8 @@ class IOThread:
         self._batches = batches
         self._inbox: deque[Call] = deque()
         self._woken = False
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="rayserve-io", daemon=True)
         self._subscriber = Subscriber(
             str(Path(run_dir) / "feed.sock"),
@@ -98,38 +105,99 @@ class IOThread:
         return Facts(self.process, self._kind, self.router.rows(), batches)
 
     def submit(self, call: Call) -> None:
-        """Give `call` to the router; from any thread, without waiting."""
+        """Give `call` to the router; from any thread, without waiting. After `close` it fails with `draining`."""
         self._inbox.append(call)
-        if not self._woken:
+        if self._closed:
+            self._refuse()
+        elif not self._woken:
             self._woken = True
-            self.loop.call_soon_threadsafe(self._drain)
+            if not self.soon(self._drain):
+                self._refuse()
 
     def _drain(self) -> None:
         self._woken = False
         inbox, router = self._inbox, self.router
         while inbox:
             call = inbox.popleft()
-            call.settle(router.endpoint(call.endpoint), router.clock())
-            router.submit(call)
+            if call.state == DONE:  # given up before it came here
+                continue
+            try:
+                call.settle(router.endpoint(call.endpoint), router.clock())
+                router.submit(call)
+            except Exception:
+                _log.exception("a call to endpoint %r could not be submitted", call.endpoint)
+                router.broken(call, "it could not be submitted; the log of this process says why")
+
+    def _refuse(self) -> None:
+        """End the calls that come too late."""
+        while self._inbox:
+            try:
+                call = self._inbox.popleft()
+            except IndexError:  # another thread refuses too
+                return
+            call.state = DONE
+            call.failed(Failure("draining", "this process stopped serving"), b"")
 
     def abandon(self, call: Call) -> None:
         """Give `call` up; from any thread."""
-        self.loop.call_soon_threadsafe(self.router.abandon, call)
+        self.soon(self.router.abandon, call)
+
+    def grant(self, call: Call, size: int) -> None:
+        """Say that the caller took `size` bytes of a streamed answer; from any thread."""
+        self.soon(self.router.grant, call, size)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run `coroutine` on the loop; from any thread. It is cancelled when the thread ends."""
+        if not self.soon(self._spawn, coroutine):
+            coroutine.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def report(self, report: Report) -> None:
         """Send a report up; from any thread."""
-        self.loop.call_soon_threadsafe(self._subscriber.report, report)
+        self.soon(self._subscriber.report, report)
+
+    def soon(self, function: Callable[..., object], *args: object) -> bool:
+        """Have `function` called on the loop; False if the thread has ended."""
+        try:
+            self.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def call(self, function: Callable[[], None], timeout_s: float = 5.0) -> None:
+        """Call `function` on the loop and wait for it; from any other thread, for those who tidy up."""
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.set()
+
+        if self.soon(run):
+            done.wait(timeout_s)
 
     def close(self) -> None:
-        """Close every link and end the thread."""
+        """Close every link and end the thread; calls under way fail with `draining`."""
+        if not self._thread.is_alive():
+            return
+        self.soon(self._end)
+        self._thread.join(5.0)
+        if not self._thread.is_alive():
+            self.loop.close()
+        self._refuse()
 
-        def end() -> None:
-            self._subscriber.close()
-            self.router.close()
-            self.loop.stop()
-
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(end)
-            self._thread.join(5.0)
-            if not self._thread.is_alive():
-                self.loop.close()
+    def _end(self) -> None:
+        self._closed = True
+        self._subscriber.close()
+        for task in self._tasks:
+            task.cancel()
+        self._drain()
+        self.router.close()
+        self._refuse()
+        # The tasks hear of their end in the next turn, then nothing is left to do.
+        self.loop.call_soon(self.loop.call_soon, self.loop.stop)

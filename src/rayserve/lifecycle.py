@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from rayserve import instance
 from rayserve.actor_names import controller_name, is_controller
-from rayserve.cluster import actors, connect
-from rayserve.cluster.errors import ActorGone
+from rayserve.cluster import actors, connect, nodes
+from rayserve.cluster.errors import ActorGone, CallTimeout
 from rayserve.config import HTTPOptions, parse_http_options
 from rayserve.errors import ClusterError, InvalidTypeError, InvalidValueError, NotRunningError, RayServeException
 from rayserve.instance import Client, Instance
@@ -32,8 +32,10 @@ _log = logging.getLogger("rayserve")
 _BEGIN_WITHIN_S: Final = 120.0
 _AT_EXIT_WITHIN_S: Final = 15.0
 _LOOK_EVERY_S: Final = 2.0
+_LOOK_AT_RAY_EVERY_S: Final = 5.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEFAULTS: Final = {"http_host": "127.0.0.1", "http_port": 8000, "options": HTTPOptions().to_plain()}
+_TRIES: Final = 3
 _MAX_CONCURRENCY: Final = 3_000  # each command under way holds one call; Ray's default is 1,000
 
 
@@ -65,7 +67,7 @@ def begin(
     try:
         with shown("starting Ray" if ours else "joining Ray"):
             connection = connect.connect(ray_address, ray_init_kwargs)
-        if connection.started_ray:
+        if ours and connection.started_ray:
             _here.started_ray = True
             atexit.unregister(_at_exit)
             atexit.register(_at_exit)  # after Ray's own, so that it runs before
@@ -96,24 +98,38 @@ def _http(host: object, port: object, options: Any) -> dict[str, Any]:
 
 def _join(client: Client, http: dict[str, Any], node: str) -> dict[str, Any]:
     """Return the `info` of the instance, started if it does not run; if that fails, nothing of it stays."""
-    name = controller_name(client.name)
-    spawned = actors.find(name) is None
-    if spawned:
-        _warn_if_open(http)
-        # Imported here: of all processes only this one, and only now, needs the control plane.
-        from rayserve.controller.actor import ControllerActor
+    for _ in range(_TRIES):
+        spawned = _spawned(client.name, http)
+        try:
+            info: dict[str, Any] = client.call("begin", http, node, timeout_s=_BEGIN_WITHIN_S)
+            return info
+        except NotRunningError:
+            continue  # we met an instance that was shutting down; now its controller is gone
+        except BaseException:
+            if spawned:
+                _discard(client)
+            raise
+    raise ClusterError(f'instance "{client.name}" is shut down as often as it is started; who else does that?')
 
-        actors.spawn(
-            ControllerActor, client.name, name=name, title="rayserve::controller", max_restarts=-1,
-            max_concurrency=_MAX_CONCURRENCY, get_if_exists=True,
-        )  # fmt: skip
-    try:
-        info: dict[str, Any] = client.call("begin", http, node, timeout_s=_BEGIN_WITHIN_S)
-    except BaseException:
-        if spawned:
-            _discard(client)
-        raise
-    return info
+
+def _spawned(name: str, http: dict[str, Any]) -> bool:
+    """Ask for the instance's controller if there is none; return whether there was none."""
+    if actors.find(controller_name(name)) is not None:
+        return False
+    _warn_if_open(http)
+    # Imported here: of all processes only this one, and only now, needs the control plane.
+    from rayserve.controller.actor import ControllerActor
+
+    actors.spawn(
+        ControllerActor,
+        name,
+        name=controller_name(name),
+        title="rayserve::controller",
+        max_restarts=-1,
+        max_concurrency=_MAX_CONCURRENCY,
+        get_if_exists=True,
+    )
+    return True
 
 
 def _discard(client: Client) -> None:
@@ -155,18 +171,40 @@ def _compare(name: str, wanted: dict[str, Any], running: dict[str, Any]) -> None
 
 def end(client: Client) -> None:
     """Shut the instance down; stop Ray too if this process started it and no other instance runs."""
-    actor = actors.find(controller_name(client.name))
     try:
+        actor = actors.find(controller_name(client.name))
         with shown(f'stopping instance "{client.name}"'):
-            client.call("shutdown")
+            _shut_down(client)
         if actor is not None:
             actors.kill(actor)
     except (NotRunningError, ActorGone):
         _log.info('instance "%s" was gone already', client.name)
+    except ClusterError as error:
+        if not _here.started_ray:
+            raise
+        _log.warning('instance "%s" could not end by itself, stopping Ray under it: %s', client.name, error)
+        _disconnect()
+        return
     finally:
         instance.forget(client)
     if _here.started_ray and not any(is_controller(name) for name in actors.names("rayserve:")):
         _disconnect()
+
+
+def _shut_down(client: Client) -> None:
+    """Have the controller shut the instance down, however long that takes.
+
+    Raises:
+        ClusterError: Ray's control store died meanwhile (a SIGTERM to the whole process group ends it too), so the
+            controller cannot get on.
+    """
+    while True:
+        try:
+            client.call("shutdown", timeout_s=_LOOK_AT_RAY_EVERY_S)
+        except CallTimeout:
+            nodes.nodes(timeout_s=_LOOK_AT_RAY_EVERY_S)
+        else:
+            return
 
 
 def _disconnect() -> None:

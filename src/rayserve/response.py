@@ -25,7 +25,7 @@ from werkzeug.wrappers import Response
 from rayserve.encoding import to_json, type_name
 from rayserve.errors import BadResultError, CallError, HTTPError
 
-__all__ = ["AsyncChunks", "Chunks", "Encoded", "encode", "encode_error"]
+__all__ = ["AsyncChunks", "Chunks", "Encoded", "encode", "encode_error", "render_headers"]
 
 _TEXT: Final = b"content-type: text/plain; charset=utf-8\r\n"
 _JSON: Final = b"content-type: application/json\r\n"
@@ -143,7 +143,7 @@ def encode_error(error: HTTPError | HTTPException | CallError, request_id: str) 
         status, detail, headers = error.status, str(error), []
     reason = error.reason if isinstance(error, CallError) else _in_words(status)
     body = to_json({"error": reason, "detail": detail, "request_id": request_id})
-    return _finish(status, _render(headers, _JSON), body)
+    return _finish(status, render_headers(headers, _JSON), body)
 
 
 def _content(value: Any) -> tuple[bytes, bytes | Iterator[bytes] | AsyncIterator[bytes]]:
@@ -202,7 +202,7 @@ def _from_tuple(body: Any, status: int, headers: Any = None) -> Encoded:
     default, content = _content(body)
     if status in _NO_BODY:
         default = b""
-    return _finish(int(status), _render(pairs, default) if pairs else default, content)
+    return _finish(int(status), render_headers(pairs, default) if pairs else default, content)
 
 
 def _from_response(
@@ -217,7 +217,7 @@ def _from_response(
         response.close()
     else:
         body = Chunks(response.response, response.close)
-    return _finish(response.status_code if status is None else status, _render(pairs), body)
+    return _finish(response.status_code if status is None else status, render_headers(pairs), body)
 
 
 def _finish(status: int, headers: bytes, body: Any) -> Encoded:
@@ -242,7 +242,7 @@ def _pairs(headers: Any) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _render(pairs: list[tuple[str, Any]], default: bytes = b"") -> bytes:
+def render_headers(pairs: list[tuple[str, Any]], default: bytes = b"") -> bytes:
     """Render header lines, `default` first unless the content type is among `pairs`."""
     lines, own_type = [], False
     for raw_name, raw_value in pairs:

@@ -30,6 +30,10 @@ def ray_here() -> Iterator[Connection]:
     connection = connect.connect("local", {"num_cpus": 2, "log_to_driver": False})
     yield connection
     connect.disconnect()
+
+
+def pytest_unconfigure() -> None:
+    """Remove Ray's folder; its processes have ended by now."""
     shutil.rmtree(RAY_TMPDIR, ignore_errors=True)
 
 

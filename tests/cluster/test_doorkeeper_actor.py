@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 import asyncio
 import tempfile
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def test_an_actor_opens_publishes_and_closes(ray_here: Connection, base: Path) -
     actor, info = open_door(ray_here, base, "whole-life")
     told = asyncio.run(get(info))
     assert (told["nice"], told["blocked"]) == (0, [])
-    assert actors.call(actor, "publish", table(2), timeout_s=10.0) == {"stamp": [1, 2], "late": []}
+    assert actors.call(actor, "publish", zlib.compress(table(2)), timeout_s=10.0) == {"stamp": [1, 2], "late": []}
     assert asyncio.run(get(info))["version"] == 2
     assert actors.call(actor, "watch", "", timeout_s=10.0)["ingresses"][0]["pid"] == told["pid"]
     actors.call(actor, "stop", 5.0, timeout_s=20.0)

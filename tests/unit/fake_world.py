@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import itertools
 import selectors
+import zlib
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
@@ -171,7 +172,7 @@ class FakeDoorkeeper(Process):
 
     async def publish(self, table: bytes) -> dict[str, Any]:
         await self.world.publishing.wait()
-        self._hear(table)
+        self._hear(zlib.decompress(table))
         return {"stamp": list(self.tables[-1].stamp), "late": []}
 
     async def watch(self, cursor: str) -> dict[str, Any]:

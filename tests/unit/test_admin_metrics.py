@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +17,8 @@ from rayserve.errors import REASONS
 from rayserve.model.facts import BUCKETS_S, BatchFacts, Row
 
 Labels = dict[str, str]
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def read(snapshot: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
@@ -127,6 +131,17 @@ def test_a_hundred_thousand_words_from_outside_make_no_new_series() -> None:
         assert len(samples) <= len(plain[name]) + 1, name
     assert value(flooded, "rayserve_failures_total", endpoint="classify", backend="v1", reason="other") == 100_000
     assert value(flooded, "rayserve_batches_released_total", backend="v1", reason="other") == 100_000
+
+
+def test_the_page_on_operations_lists_exactly_these_metrics_and_labels() -> None:
+    batch = BatchFacts("v1", "", {1: 1}, {"idle": 1})
+    text = exposition(snapshot(rows=[CALLS], batches=[batch]), "0.1.0").decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[family.name + "_total" * (family.type == "counter")] = labels
+    rows = re.findall(r"^\| `(rayserve_\w+)` \| (.*?) \|", OPERATIONS.read_text(), re.MULTILINE)
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == found
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 2**40), max_size=5), st.text())

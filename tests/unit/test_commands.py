@@ -78,7 +78,7 @@ def test_case_4_an_identical_repeat_is_a_no_op() -> None:
     [
         ({"route": "/f"}, "another route"),
         ({"methods": ("POST",)}, "another methods"),
-        ({"config": {"timeout_s": 6}}, 'another config; call delete_endpoint("e") first, or update_endpoint_config("e"'),
+        ({"config": {"timeout_s": 6}}, 'another config; call delete_endpoint("e") first, or update_endpoint_config('),
         ({"backend": "b"}, 'another traffic; call delete_endpoint("e") first, or set_traffic("e", …)'),
     ],
 )

@@ -287,6 +287,38 @@ def test_a_dead_doorkeeper_is_replaced_and_gets_the_table() -> None:
     run(story())
 
 
+def test_case_2_an_instance_begins_again_while_the_one_before_shuts_down() -> None:
+    async def story() -> None:
+        world = World()
+        controller = await started(world)
+        await do(controller, create_backend("old", "stubborn", drain_timeout_s=5.0))
+        ending = asyncio.create_task(controller.shutdown())
+        await asyncio.sleep(1.0)
+        assert await controller.command(create_backend("late")) == Outcome(
+            "NotRunningError", 'instance "default" is shutting down'
+        )
+        await controller.begin(HTTP, "node0")
+        assert ending.done() and not controller.is_idle and controller.backends() == {}
+        await do(controller, create_backend("new"))
+
+    run(story())
+
+
+def test_a_node_whose_port_is_taken_gets_no_replicas_and_holds_nobody_up() -> None:
+    async def story() -> None:
+        world = World(nodes=2)
+        world.taken_ports.add(30001)
+        controller = await started(world)
+        await do(controller, create_backend("echo", num_replicas=2))
+        assert {one.node for one in world.replicas()} == {"node0"}
+        assert controller.status()["nodes"]["node1"] == "failed: 127.0.0.1:30001 is taken"
+        world.taken_ports.clear()
+        while controller.status()["nodes"]["node1"] != "open at 127.0.0.1:30001":
+            await asyncio.sleep(0.1)
+
+    run(story())
+
+
 def test_case_34_nodes_come_and_go() -> None:
     async def story() -> None:
         world = World(nodes=2)

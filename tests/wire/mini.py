@@ -1,6 +1,6 @@
 """A whole data plane in one process, without Ray: ingress, router, replicas, on loopback and unix sockets.
 
-    Mini().backend("b", fn) / .endpoint("e", "/x", {"b": 1.0}) ─► publish() ─► .url for clients, .handle("e") for Python
+Mini().backend("b", fn) / .endpoint("e", "/x", {"b": 1.0}) ─► publish() ─► .url for clients, .handle("e") for Python
 """
 
 from __future__ import annotations
@@ -14,19 +14,28 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
-import uvloop
+from tests.wire.http_client import Answer
+from tests.wire.loops import Loop
 
 from rayserve import handle as handles
 from rayserve.config import (
-    BackendConfig, EndpointConfig, backend_row, endpoint_options, parse_backend_config, parse_endpoint_config,
+    BackendConfig,
+    EndpointConfig,
+    backend_row,
+    endpoint_options,
+    parse_backend_config,
+    parse_endpoint_config,
 )  # fmt: skip
 from rayserve.feed.hub import Hub
 from rayserve.feed.messages import Welcome
+from rayserve.ingress.clock import Clock
 from rayserve.ingress.connection import Connection
 from rayserve.ingress.options import IngressOptions
 from rayserve.ingress.site import Site
+from rayserve.ingress.websocket import WebSocket
 from rayserve.io_thread import IOThread
 from rayserve.model.facts import Report
 from rayserve.model.spec import CodeSpec, ReplicaSpec
@@ -39,37 +48,16 @@ NODE = "node-1"
 INSTANCE = "mini"
 
 
-class Loop:
-    """An event loop on a thread of its own."""
-
-    def __init__(self, name: str) -> None:
-        self.loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    def do(self, function: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-        """Run `function` on the loop's thread and return its result; a coroutine is awaited."""
-
-        async def run() -> Any:
-            result = function()
-            return await result if asyncio.iscoroutine(result) else result
-
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(timeout_s)
-
-    def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5.0)
-        self.loop.close()
-
-
 class Mini:
-    """One instance in one process; a context manager."""
+    """One instance in one process; a context manager.
 
-    def __init__(self, **options: Any) -> None:
+    With `virtual_time` the ingress's clock stands still but for `later`: what depends on `HTTPOptions` and on slow
+    clients can be tested without waiting. The router's deadlines are not under it.
+    """
+
+    def __init__(self, *, virtual_time: bool = False, **options: Any) -> None:
+        self._virtual = virtual_time
+        self._now = 1000.0
         self.folder = tempfile.mkdtemp(prefix="rs-", dir="/tmp")
         self.reports: list[Report] = []
         self.reported = threading.Event()
@@ -86,9 +74,7 @@ class Mini:
         self.ios: list[IOThread] = []
 
     def __enter__(self) -> Self:
-        self._hub = Hub(
-            f"{self.folder}/feed.sock", Welcome(INSTANCE, NODE, b"s" * 32), on_report=self._report
-        )
+        self._hub = Hub(f"{self.folder}/feed.sock", Welcome(INSTANCE, NODE, b"s" * 32), on_report=self._report)
         self._io.do(self._hub.start)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
@@ -104,7 +90,7 @@ class Mini:
             thread.join(5.0)
         self._front.do(self._shut)
         for replica in self.replicas.values():
-            replica._server.close()
+            replica.close()
         for io in self.ios:
             io.close()
         self._io.do(self._hub.close)
@@ -119,19 +105,37 @@ class Mini:
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         self.router = Router(loop, node=NODE, instance=INSTANCE, role="ingress")
-        self.site = Site(loop, self.router, self._options)
-        self.site.tick()
-        self._server = await loop.create_server(lambda: Connection(self.site), sock=self.listener)
+        clock = Clock(lambda: self._now) if self._virtual else Clock()
+        self.site = Site(loop, self.router, self._options, clock)
+        if not self._virtual:
+            clock.start(loop)
+        self._servers = [await loop.create_server(lambda: Connection(self.site), sock=self.listener, backlog=512)]
+
+    def listen(self, listener: socket.socket) -> None:
+        """Serve on another socket too."""
+
+        async def serve() -> None:
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_server(lambda: Connection(self.site), sock=listener))
+
+        self._front.do(serve)
 
     def _shut(self) -> None:
-        self._server.close()
-        for connection in list(self.site.connections):
-            connection.transport.abort()  # type: ignore[attr-defined]
+        for server in self._servers:
+            server.close()
+        for connection in list(self.site.clock.watched):
+            if isinstance(connection, WebSocket):
+                connection.end()
+                continue
+            assert isinstance(connection, Connection)
+            connection.transport.abort()
         self.router.close()
 
     # -- what a controller would do -------------------------------------------------------------------
 
-    def backend(self, tag: str, code: Any, config: Mapping[str, Any] | None = None, replicas: int = 1, **init: Any) -> Self:
+    def backend(
+        self, tag: str, code: Any, config: Mapping[str, Any] | None = None, replicas: int = 1, **init: Any
+    ) -> Self:
         """Start replicas of `code`, not yet published."""
         parsed: BackendConfig = parse_backend_config(dict(config or {}))
         rows = []
@@ -142,7 +146,7 @@ class Mini:
             row = backend_row(tag, revision, parsed, handler.traits, (0, ""), ())
             io = IOThread(
                 instance=INSTANCE, node=NODE, run_dir=self.folder, kind="replica", replica=replica_id,
-                on_table=lambda table, key=replica_id: self._tell(key, table),
+                on_table=partial(self._tell, replica_id),
             )  # fmt: skip
             io.start()
             self.ios.append(io)
@@ -253,22 +257,32 @@ class Mini:
         held: int = self._front.do(self.router.held)
         return held
 
+    # -- the ingress's clock and counters -------------------------------------------------------------
 
-class Answer:
-    """What came back."""
+    def on_front(self, function: Callable[[], Any]) -> Any:
+        """Run `function` on the ingress's loop, behind all that has reached it."""
+        return self._front.do(function)
 
-    def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status = status
-        self.pairs = headers
-        self.body = body
+    def later(self, seconds: float) -> None:
+        """Let virtual time pass, half a second at a time as the real clock ticks."""
+        for _ in range(round(seconds * 2)):
+            self._now += 0.5
+            self._front.do(self.site.clock.tick)
 
-    def __getitem__(self, name: str) -> str:
-        return next(value for key, value in self.pairs if key.lower() == name.lower())
+    def is_idle(self) -> bool:
+        """Return whether the ingress holds nothing of any client: no slot, no place in a line, no byte of a body."""
+        return not self.held() and not self._front.do(lambda: self.site.held)
 
-    def get(self, name: str) -> str | None:
-        return next((value for key, value in self.pairs if key.lower() == name.lower()), None)
+    def clients(self) -> list[Connection]:
+        """Return the open client connections; touch them on the front's loop only."""
+        return [each for each in self._front.do(lambda: list(self.site.clock.watched)) if isinstance(each, Connection)]
 
-    def json(self) -> Any:
-        import json
+    def unsent(self) -> int:
+        """Return how many bytes of answers wait in the ingress for clients to take them."""
+        clients = self.clients()
+        size: int = self._front.do(lambda: sum(each.transport.get_write_buffer_size() for each in clients))
+        return size
 
-        return json.loads(self.body)
+    def connections(self) -> int:
+        """Return how many client connections are open."""
+        return len(self.clients())

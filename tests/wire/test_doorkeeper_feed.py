@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,7 +50,7 @@ async def router(
 def test_publish_returns_when_every_router_has_the_table() -> None:
     async def main() -> None:
         async with base_dir() as base, doorkeeper(base) as (keeper, info), router(info, "driver") as (_, versions):
-            assert await keeper.publish(table(3)) == {"stamp": [1, 3], "late": []}
+            assert await keeper.publish(zlib.compress(table(3))) == {"stamp": [1, 3], "late": []}
             assert versions[-1] == 3
             assert (await get(info))["version"] == 3
 
@@ -59,8 +60,8 @@ def test_publish_returns_when_every_router_has_the_table() -> None:
 def test_publish_of_an_old_table_tells_the_present_one() -> None:
     async def main() -> None:
         async with base_dir() as base, doorkeeper(base) as (keeper, info):
-            await keeper.publish(table(1, epoch=2))
-            assert await keeper.publish(table(9, epoch=1)) == {"stamp": [2, 1], "late": []}
+            await keeper.publish(zlib.compress(table(1, epoch=2)))
+            assert await keeper.publish(zlib.compress(table(9, epoch=1))) == {"stamp": [2, 1], "late": []}
             assert (await get(info))["version"] == 1
 
     run(main)
@@ -71,8 +72,8 @@ def test_a_late_ingress_is_replaced_by_one_with_the_new_table() -> None:
         async with base_dir() as base, doorkeeper(base, options={"behave": "deaf"}) as (keeper, info):
             deaf = await get(info)
             began = time.monotonic()
-            published = await keeper.publish(table(4))
-            assert 1.0 <= time.monotonic() - began < 3.0
+            published = await keeper.publish(zlib.compress(table(4)))
+            assert 1.0 <= time.monotonic() - began < 5.0
             assert published == {"stamp": [1, 4], "late": [deaf["process"]]}
             fresh = await get(info)
             assert fresh["pid"] != deaf["pid"]
@@ -86,7 +87,7 @@ def test_a_frozen_ingress_is_replaced_too() -> None:
         async with base_dir() as base, doorkeeper(base) as (keeper, info):
             frozen = await get(info)
             os.kill(frozen["pid"], signal.SIGSTOP)
-            assert (await keeper.publish(table(4)))["late"] == [frozen["process"]]
+            assert (await keeper.publish(zlib.compress(table(4))))["late"] == [frozen["process"]]
             assert (await get(info))["version"] == 4
 
     run(main)
@@ -104,7 +105,7 @@ def test_a_late_driver_is_cut_off_and_everybody_else_is_not() -> None:
             router(info, "quick") as (quick, versions),
         ):
             slow.on_table = refuse
-            await keeper.publish(table(2))
+            await keeper.publish(zlib.compress(table(2)))
             assert versions[-1] == 2
             await eventually_on_loop(lambda: not slow.connected, "the slow one is cut off")
             assert quick.connected

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_without_http_there_is_a_feed_and_no_ingress() -> None:
         async with base_dir() as base, doorkeeper(base, http_host=None) as (keeper, info):
             assert (info["url_host"], info["http_port"]) == ("", 0)
             assert (Path(info["run_dir"]) / "feed.sock").is_socket()
-            assert (await keeper.publish(table(1)))["stamp"] == [1, 1]
+            assert (await keeper.publish(zlib.compress(table(1))))["stamp"] == [1, 1]
 
     run(main)
 
@@ -92,7 +93,7 @@ def test_case_33_a_killed_ingress_is_back_with_the_present_table() -> None:
     async def main() -> None:
         async with base_dir() as base, doorkeeper(base) as (keeper, info):
             first = await get(info)
-            await keeper.publish(table(5))
+            await keeper.publish(zlib.compress(table(5)))
             os.kill(first["pid"], signal.SIGKILL)
             # Nobody accepts now, but the doorkeeper's socket queues: this client waits and is never refused.
             second = await get(info)
@@ -135,7 +136,7 @@ def test_an_ingress_that_cannot_start_is_an_error_with_its_log_and_leaves_nothin
                 descriptors.append(open_descriptors())
             assert descriptors[0] == descriptors[1]
             with pytest.raises(ClusterError, match="was not started"):
-                await keeper.publish(table(1))
+                await keeper.publish(zlib.compress(table(1)))
 
     run(main)
 
@@ -160,7 +161,7 @@ def test_case_2_a_taken_port_is_an_error_at_once_and_leaves_nothing() -> None:
                 began = time.monotonic()
                 with pytest.raises(PortInUseError, match=rf"^127\.0\.0\.1:{port} is taken .*http_port=0"):
                     await Doorkeeper(FAKE_INGRESS).start(settings_for(base, http_port=port))
-                assert time.monotonic() - began < 1.0
+                assert time.monotonic() - began < 1.9  # it would wait 2 s for a predecessor
                 assert os.listdir(base / "default-01234567") == ["logs"]
                 assert open_descriptors() == before
 

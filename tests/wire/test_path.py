@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.wire.mini import Mini
 
 from rayserve.context import context
-from tests.wire.mini import Mini
 
 
 @pytest.fixture

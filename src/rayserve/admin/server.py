@@ -16,11 +16,11 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from importlib import metadata
 from typing import Any, Final
 
 import msgspec
 
+from rayserve import __version__
 from rayserve.admin.answer import HTML, JSON, TEXT, page, rendered
 from rayserve.admin.gate import Refused, admit, parse
 from rayserve.admin.metrics import CONTENT_TYPE, exposition
@@ -79,7 +79,6 @@ class AdminServer:
         self._ask_s = ask_s
         self._socket = listener
         self.host, self.port = listener.getsockname()
-        self._version = _version()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._clients: set[asyncio.Task[Any]] = set()
@@ -177,7 +176,7 @@ class AdminServer:
         try:
             async with asyncio.timeout(self._ask_s):
                 if path == "/metrics":
-                    return CONTENT_TYPE, exposition(await self._metrics(), self._version)
+                    return CONTENT_TYPE, exposition(await self._metrics(), __version__)
                 status = await self._status()
         except TimeoutError:
             raise Refused(503, f"the controller did not answer within {self._ask_s:g} s") from None
@@ -217,10 +216,3 @@ def listening(port: int, host: str = "127.0.0.1") -> socket.socket:
                 "or choose another admin_port (0 picks a free one)"
             ) from error
         raise ClusterError(f"the admin server cannot listen on {host}:{port}: {error}") from error
-
-
-def _version() -> str:
-    try:
-        return metadata.version("rayserve")
-    except metadata.PackageNotFoundError:
-        return "unknown"  # run from a source tree that was never installed

@@ -96,6 +96,8 @@ def spawn(
             wishes["scheduling_strategy"] = _only_on(node)
         order = _remote_class(cls, title or cls.__name__).options(**wishes)
         handle = ask(lambda: order.remote(*args), f"start {what}", timeout_s)
+    except InvalidValueError:
+        raise  # the name is taken
     except (ValueError, TypeError) as error:
         check_picklable(args, f"an argument of {what}")
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
@@ -139,6 +141,8 @@ def kill(actor: Actor) -> None:
     ray = live_ray()
     try:
         ray.kill(actor.handle, no_restart=True)
+    except ValueError:
+        return  # of an earlier Ray of this process, which took it along
     except Exception as error:
         translated = translate(error, str(actor))
         if not isinstance(translated, ActorGone):

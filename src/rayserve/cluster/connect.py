@@ -96,10 +96,12 @@ def connect(address: str | None = None, ray_init_kwargs: Mapping[str, Any] | Non
         raise InvalidValueError(
             f'ray_address="{address}": Ray Client is not supported; give host:port of the head node'
         )
+    ours_before = _ours.record
     try:
         return _HOME.run(lambda: _connect(address, given))
     except KeyboardInterrupt:
-        _HOME.post(_disconnect)  # the start goes on behind; let nothing of it stay
+        if ours_before is None:
+            _HOME.post(_disconnect)  # a start goes on behind; let nothing of it stay
         raise
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from rayserve.errors import ClusterError, RayServeException
+from rayserve.errors import ClusterError, InvalidValueError, RayServeException
 
 __all__ = ["ActorAway", "ActorGone", "CallTimeout", "translate"]
 
@@ -44,6 +44,8 @@ def translate(error: BaseException, who: str) -> BaseException:
         return CallTimeout(f"{who} did not answer in time")
     if isinstance(error, ray_errors.ActorUnavailableError):
         return ActorAway(f"{who} cannot be reached now: {_plain(error)}")
+    if isinstance(error, ray_errors.RayError) and isinstance(error, ValueError) and "taken" in str(error):
+        return InvalidValueError(f"{who}: {_plain(error)}")
     if isinstance(error, (ray_errors.RayActorError, ray_errors.ActorUnschedulableError)):
         return ActorGone(f"{who} is gone: {_plain(error)}")
     if isinstance(error, ray_errors.RayError):

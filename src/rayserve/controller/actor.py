@@ -1,31 +1,35 @@
 """The controller as a Ray actor: detached, restarted by Ray for ever, one per instance.
 
     drivers, replicas ── begin, command, … ──► ControllerActor ──► Controller
+    Prometheus, operators ── HTTP ──► AdminDesk ─────────────────────┘
 
-It adds nothing but bytes in and out, logging, and an end of its own after `shutdown`. Every method is a coroutine,
-so Ray gives it an event loop, on which the constructor runs too: a restarted controller wakes up unasked.
+It adds bytes in and out, a log file, the admin server, and an end of its own after `shutdown`. Every method is a
+coroutine, so Ray gives it an event loop, on which the constructor runs too: a restarted controller wakes up unasked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from rayserve.actor_names import controller_name
-from rayserve.cluster import actors
+from rayserve.admin.desk import AdminDesk
+from rayserve.cluster import actors, nodes
 from rayserve.controller.commands import decode_command
 from rayserve.controller.controller import Controller
 from rayserve.controller.shell import RayShell
 
-__all__ = ["MAX_CONCURRENCY", "ControllerActor"]
-
-# Every create_backend under way holds one call, and so does every driver that waits; Ray's default is 1,000.
-MAX_CONCURRENCY: Final = 3_000
+__all__ = ["ControllerActor"]
 
 _EXIT_AFTER_S: Final = 5.0
+_SETTLE_S: Final = 5.0
+_LOG_BYTES: Final = 16 * 2**20
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class ControllerActor:
@@ -33,15 +37,48 @@ class ControllerActor:
 
     def __init__(self, instance: str) -> None:
         """Wake up: load what an earlier life saved."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         self._instance = instance
         self._controller = Controller(RayShell(), instance)
-        self._awake = asyncio.get_running_loop().create_task(self._controller.wake())
+        self._desk = AdminDesk(self._controller, nodes.this_node)
+        self._log: RotatingFileHandler | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._awake = asyncio.get_running_loop().create_task(self._wake())
+
+    async def _wake(self) -> None:
+        await self._controller.wake()
+        if not self._controller.is_idle:
+            self._settling = asyncio.get_running_loop().create_task(self._settle())
+
+    async def _settle(self) -> None:
+        """Open what needs the run directory: the log and the admin server."""
+        run_dir = await self._controller.run_dir(nodes.this_node())
+        if self._log is None:
+            self._log = RotatingFileHandler(Path(run_dir) / "logs" / "controller.log", "a", _LOG_BYTES, 1, "utf-8")
+            self._log.setFormatter(logging.Formatter(_FORMAT))
+            log = logging.getLogger("rayserve")
+            log.addHandler(self._log)
+            log.setLevel(logging.INFO)
+            log.propagate = False  # Ray would show it on the driver's terminal
+        self._desk.open()
 
     async def begin(self, http: dict[str, Any], node: str) -> dict[str, Any]:
-        """See `Controller.begin`."""
+        """See `Controller.begin`; a taken admin port is an error too."""
         await self._awake
-        return await self._controller.begin(http, node)
+        starts = self._controller.is_idle
+        if starts:
+            self._desk.claim(int(http["options"]["admin_port"]))
+        try:
+            await self._controller.begin(http, node)
+        except BaseException:
+            if self._controller.is_idle:
+                self._desk.close()
+            raise
+        if starts:
+            self._settling = asyncio.get_running_loop().create_task(self._settle())
+        if self._settling is not None:
+            # Not for ever: this process may be on another node, whose door is not open.
+            await asyncio.wait([self._settling], timeout=_SETTLE_S)
+        return await self.info(node)
 
     async def is_idle(self) -> bool:
         """See `Controller.is_idle`."""
@@ -49,9 +86,9 @@ class ControllerActor:
         return self._controller.is_idle
 
     async def info(self, node: str) -> dict[str, Any]:
-        """See `Controller.info`."""
+        """See `Controller.info`; here with `admin_url`."""
         await self._awake
-        return self._controller.info(node)
+        return {**self._controller.info(node), "admin_url": self._desk.url}
 
     async def command(self, command: bytes) -> bytes:
         """Carry out an encoded command; return its encoded `Outcome`."""
@@ -68,12 +105,16 @@ class ControllerActor:
         await self._awake
         if question not in _QUESTIONS:
             raise ValueError(f'the controller knows no question "{question}"')
-        return getattr(self._controller, question)(*args)
+        asked = self._desk if question == "status" else self._controller  # the desk's also says where it is itself
+        return getattr(asked, question)(*args)
 
     async def shutdown(self) -> None:
         """See `Controller.shutdown`; the caller then ends this process, or it ends itself."""
         await self._awake
         await self._controller.shutdown()
+        if self._settling is not None:
+            self._settling.cancel()
+        self._desk.close()
         asyncio.get_running_loop().call_later(_EXIT_AFTER_S, self._end)
 
     def _end(self) -> None:

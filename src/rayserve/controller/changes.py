@@ -9,6 +9,7 @@ A backend comes out as pending and an update with its prior: whether they last i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from msgspec.structs import replace
@@ -61,7 +62,7 @@ def apply(state: Desired, command: Command) -> Desired:
         case UpdateEndpointConfig(name=name, changes=changes):
             record = _endpoint(state, name)
             config = merge_endpoint_config(EndpointConfig.from_plain(record.config), changes)
-            return put_endpoint(state, replace(record, config=config.to_plain()))
+            return put_endpoint(state, replace(record, config=config.to_brief()))
         case DeleteEndpoint(name=name):
             return replace(state, endpoints=without(state.endpoints, name)) if name in state.endpoints else state
         case SetTraffic(name=name, weights=weights):
@@ -94,15 +95,20 @@ def _create_endpoint(state: Desired, command: CreateEndpoint) -> Desired:
         _check_repeat(present, record, command.backend)
         return state
     if record.route is not None:
-        shape = parse_route(record.route).shape
+        shape = _shape(record.route)
         for other in state.endpoints.values():
-            if other.route is not None and parse_route(other.route).shape == shape:
+            if other.route is not None and _shape(other.route) == shape:
                 same = "has it" if other.route == record.route else f'has "{other.route}", which matches the same paths'
                 raise InvalidValueError(
                     f'route "{record.route}" is taken: endpoint "{other.name}" {same}; '
                     f'choose another route, or call delete_endpoint("{other.name}") first'
                 )
     return put_endpoint(state, record)
+
+
+@lru_cache(maxsize=16_384)  # each new endpoint is compared with all others
+def _shape(route: str) -> object:
+    return parse_route(route).shape
 
 
 def _check_repeat(present: EndpointRecord, asked: EndpointRecord, backend: str | None) -> None:

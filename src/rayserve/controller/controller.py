@@ -77,6 +77,8 @@ class Controller:
             PortInUseError: the port is taken on that node.
             RayServeException: its door cannot be opened for another reason. If nothing ran before, nothing is left.
         """
+        if self._closing is not None:
+            await asyncio.shield(self._closing)  # the one before; this begins anew
         async with self._rising:
             if self._running is None:
                 checkpoint = Checkpoint(self._shell, self._instance)
@@ -107,6 +109,10 @@ class Controller:
             "run_dir": running.doors.doors[node].run_dir if node in running.doors.doors else "",
             "secret": running.ledger.state.secret,
         }
+
+    async def run_dir(self, node: str) -> str:
+        """Return the run directory on a node, once its doorkeeper has made it."""
+        return await self._here().doors.run_dir(node)
 
     async def command(self, command: Command) -> Outcome:
         """Carry out a command; see `Verbs.run`."""
@@ -208,7 +214,7 @@ class Controller:
         running.close()
         await running.doors.stop(_INGRESS_GRACE_S)
         await again(running.checkpoint.erase)
-        self._running = None
+        self._running = self._closing = None
 
     def _here(self) -> Running:
         if self._running is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,14 @@ class Doorkeeper:
         with the new table), and late handle and replica processes are disconnected (and fetch it when they wake up).
         A table older than the present one changes nothing.
 
+        Args:
+            table: encoded and packed by zlib.
+
         Returns:
             `{"stamp": [epoch, version] now in force, "late": [process names]}`.
         """
         hub = self._opened()
-        stamp = hub.publish(table)
+        stamp = hub.publish(zlib.decompress(table))
         late = await hub.settled(stamp, _SETTLE_S)
         for connection in late:
             log.warning("%s did not put table %s in force within %g s", connection, stamp, _SETTLE_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from rayserve.actor_names import doorkeeper_name
 from rayserve.cluster.actors import Actor
-from rayserve.cluster.errors import ActorGone
+from rayserve.cluster.errors import ActorAway, ActorGone
 from rayserve.cluster.nodes import Node
 from rayserve.controller.bell import Bell
 from rayserve.controller.checkpoint import Ledger
@@ -33,6 +34,7 @@ OPENING, OPEN, FAILED = "opening", "open", "failed"
 _START_WITHIN_S: Final = 60.0
 _PUBLISH_WITHIN_S: Final = 10.0  # a doorkeeper gives late routers one second
 _WATCH_WITHIN_S: Final = 60.0  # a doorkeeper answers after thirty at the latest
+_PATIENCE_S: Final = 30.0  # so long commands wait for a doorkeeper that died to be back
 _FIRST_PAUSE_S: Final = 0.1
 _LAST_PAUSE_S: Final = 5.0
 
@@ -44,6 +46,7 @@ class Door:
     Attributes:
         node: where it is.
         state: "opening" (also again), "open" or "failed" (tried again every few seconds).
+        since: when it was last found not open.
         run_dir: the instance's directory there; kept while a dead doorkeeper is replaced.
         url_host: what clients there put into a URL, "" without HTTP.
         port: its HTTP port, 0 without HTTP.
@@ -55,6 +58,7 @@ class Door:
     """
 
     node: Node
+    since: float
     state: str = OPENING
     run_dir: str = ""
     url_host: str = ""
@@ -95,9 +99,10 @@ class Doors:
             door = self.doors.pop(id_)
             if door.task is not None:
                 door.task.cancel()
+        loop = asyncio.get_running_loop()
         for id_ in living.keys() - self.doors.keys():
-            door = self.doors[id_] = Door(living[id_])
-            door.task = asyncio.get_running_loop().create_task(self._keep(door), name=f"door {id_[:8]}")
+            door = self.doors[id_] = Door(living[id_], loop.time())
+            door.task = loop.create_task(self._keep(door), name=f"door {id_[:8]}")
         self._bell.ring()
 
     def open(self) -> set[str]:
@@ -194,7 +199,8 @@ class Doors:
             await self._bell.until(lambda: door.acked < self._tables.stamp or None)
             _, table = self._tables.current()
             async with asyncio.timeout(_PUBLISH_WITHIN_S):
-                answer = await self._shell.call(actor, "publish", table)
+                # Ray takes arguments over 100 kB through its object store, which costs far more than packing them.
+                answer = await self._shell.call(actor, "publish", zlib.compress(table, 1))
             door.acked = tuple(answer["stamp"])
             if answer["late"]:
                 _log.warning("late routers on node %s: %s", door.node.id[:8], ", ".join(answer["late"]))
@@ -213,8 +219,14 @@ class Doors:
     async def _lost(self, door: Door, error: BaseException) -> None:
         """Note why a door is not open; a doorkeeper that hangs is ended."""
         _log.warning("the doorkeeper on node %s: %s", door.node.id[:8], str(error) or "no answer in time")
-        was_open = door.state == OPEN
-        door.state, door.failure, door.acked = (OPENING if was_open else FAILED), error, (-1, -1)
+        now = asyncio.get_running_loop().time()
+        if door.state == OPEN:
+            door.state, door.since = OPENING, now
+        # Its end, or silence, is passing; what it says itself (a taken port) is not.
+        passing = isinstance(error, (ActorAway, ActorGone, TimeoutError)) and now < door.since + _PATIENCE_S
+        if not passing:
+            door.state = FAILED
+        door.failure, door.acked = error, (-1, -1)
         if isinstance(error, TimeoutError) and door.actor is not None:
             with suppress(ClusterError):
                 await self._shell.kill(door.actor)

@@ -39,14 +39,14 @@ V = TypeVar("V")
 KEPT_OUTCOMES: Final = 1_000
 
 
-class EndpointRecord(msgspec.Struct, frozen=True):
+class EndpointRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What clients call.
 
     Attributes:
         name: its key.
         route: as given; None: by handle only.
         methods: as given, upper-case; None: chosen by what its backends are.
-        config: an `EndpointConfig`, plain.
+        config: what its `EndpointConfig` has other than the defaults, plain.
         weights: backend tag → share; empty until traffic is set.
         shadows: backend tag → share of requests copied to it.
     """

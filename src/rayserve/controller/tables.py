@@ -8,7 +8,10 @@ nobody replaced are the same objects as before: a change of one endpoint among 1
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from rayserve.config import BackendConfig, EndpointConfig, backend_row, endpoint_options
 from rayserve.controller.bell import Bell
@@ -16,12 +19,21 @@ from rayserve.controller.checkpoint import Ledger
 from rayserve.controller.roster import Roster
 from rayserve.controller.state import BackendRecord, Desired, EndpointRecord
 from rayserve.model.spec import Traits
-from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic, encode_table
+from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic, join_table, pack_endpoint
 
 __all__ = ["ALL_METHODS", "APPS", "Tables", "methods_of", "row_of"]
 
 APPS: Final = frozenset({"asgi", "wsgi"})
 ALL_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+
+class _Row(NamedTuple):
+    """What became of an endpoint's record."""
+
+    record: EndpointRecord
+    mounted: bool
+    endpoint: Endpoint
+    packed: msgspec.Raw
 
 
 class Tables:
@@ -34,7 +46,7 @@ class Tables:
         self._bell = bell
         self._version = 0
         self._built: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
-        self._endpoints: dict[str, tuple[EndpointRecord, bool, Endpoint]] = {}
+        self._endpoints: dict[str, _Row] = {}
         self._backends: dict[str, tuple[BackendRecord, tuple[Replica, ...], Backend]] = {}
 
     @property
@@ -51,33 +63,38 @@ class Tables:
     def current(self) -> tuple[tuple[int, int], bytes]:
         """Return the newest table, encoded, and its stamp."""
         if self._built[0] != self.stamp:
-            self._built = (self.stamp, encode_table(self.build()))
+            rows = self._endpoint_rows(self._ledger.state)
+            self._built = (self.stamp, join_table(self._rest(), [row.packed for row in rows]))
         return self._built
 
     def build(self) -> RoutingTable:
         """Return the table for the present state."""
+        return replace(self._rest(), endpoints=tuple(row.endpoint for row in self._endpoint_rows(self._ledger.state)))
+
+    def _rest(self) -> RoutingTable:
+        """Return the table without its endpoints."""
         state = self._ledger.state
         epoch, version = self.stamp
         return RoutingTable(
             instance=state.instance,
             epoch=epoch,
             version=version,
-            endpoints=self._endpoint_rows(state),
             backends=self._backend_rows(state),
             draining=self._roster.leaving(state),
             closing=state.closing,
         )
 
-    def _endpoint_rows(self, state: Desired) -> tuple[Endpoint, ...]:
+    def _endpoint_rows(self, state: Desired) -> list[_Row]:
         old, self._endpoints = self._endpoints, {}
         apps = {tag for tag, backend in state.backends.items() if backend.traits and backend.traits.kind in APPS}
         for name, record in state.endpoints.items():
-            mounted = not apps.isdisjoint(record.weights)
-            found = old.get(name)
-            if found is None or found[0] is not record or found[1] != mounted:
-                found = (record, mounted, _endpoint_row(record, mounted))
-            self._endpoints[name] = found
-        return tuple(self._endpoints[name][2] for name in sorted(self._endpoints))
+            mounted = bool(apps) and not apps.isdisjoint(record.weights)
+            row = old.get(name)
+            if row is None or row.record is not record or row.mounted != mounted:
+                endpoint = _endpoint_row(record, mounted)
+                row = _Row(record, mounted, endpoint, pack_endpoint(endpoint))
+            self._endpoints[name] = row
+        return [self._endpoints[name] for name in sorted(self._endpoints)]
 
     def _backend_rows(self, state: Desired) -> tuple[Backend, ...]:
         old, self._backends = self._backends, {}

@@ -36,7 +36,7 @@ from rayserve.feed.messages import (
 )
 from rayserve.feed.peer import peer_uid
 from rayserve.model.facts import Facts, Report
-from rayserve.model.table import RoutingTable, decode_table
+from rayserve.model.table import RoutingTable, TableReader
 
 __all__ = ["Subscriber"]
 
@@ -87,6 +87,7 @@ class Subscriber:
         self.hello = Hello(process, kind, os.getpid(), replica)
         self.on_welcome, self.on_table, self.facts, self.on_lost = on_welcome, on_table, facts, on_lost
         self.connected = False
+        self.reader = TableReader()
         self._reports: dict[str, Report] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -208,7 +209,7 @@ class _Link(asyncio.Protocol):
             owner.on_welcome(msgspec.msgpack.decode(payload, type=Welcome))
             self._send_facts()
         elif kind == TABLE:
-            table = decode_table(payload)
+            table = self._owner.reader.read(payload)
             owner.on_table(table)
             self._had_table = owner.connected = True
             self.send(ACK, Ack(table.epoch, table.version))

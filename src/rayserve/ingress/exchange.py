@@ -5,7 +5,6 @@ Head + body ─► Open ─► router … HEAD, DATA ─► bytes for the client
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from rayserve.errors import REASONS
@@ -18,48 +17,78 @@ from rayserve.wire.codec import END
 from rayserve.wire.heads import Failure, Open
 
 if TYPE_CHECKING:
-    from rayserve.ingress.connection import Connection
+    from rayserve.ingress.answers import Answers
     from rayserve.ingress.site import Found
 
 __all__ = ["Exchange"]
 
+_TOGETHER = 16 * 1024  # a body up to this is copied behind its head: one buffer costs less than two
+
 
 class Exchange(Call):
-    """One request of one connection."""
+    """One request of one connection.
 
-    __slots__ = ("_chunked", "_received", "body", "connection", "ended", "found", "head", "pending", "request_id",
-                 "size", "status")  # fmt: skip
+    Attributes:
+        connection: the client's.
+        head: the request's.
+        found: the endpoint; None for answers of our own.
+        request_id: value of X-Request-Id.
+        body: of the request, if it is small and whole; a large one is in `upload`.
+        size: bytes of the request's body held here.
+        pending: of the answer, while another answer goes first.
+        ended: the answer is complete, or nobody waits for it.
+        status: of the answer; 0 before it began.
+        ends_by_close: only the end of the connection ends this answer's body.
+    """
 
-    def __init__(
-        self, connection: Connection, head: Head, found: Found | None, request_id: str, timeout_s: float
-    ) -> None:
+    __slots__ = ("_chunked", "_left", "body", "connection", "ended", "ends_by_close", "found", "head", "pending",
+                 "request_id", "size", "status")  # fmt: skip
+
+    def __init__(self, connection: Answers, head: Head, found: Found | None, request_id: str, timeout_s: float) -> None:
         """Make the exchange of a request whose head was read; `found` is None for answers of our own."""
         if found is None:
             super().__init__("", 0.0, True)
         else:
             endpoint, fields = found.endpoint, head.fields
             idempotent = is_idempotent(head.method, endpoint.options.retry, "idempotency-key" in fields)
-            super().__init__(endpoint.name, time.monotonic() + timeout_s, idempotent, fields.get("x-serve-shard-key"))
+            deadline = connection.site.router.clock() + timeout_s
+            super().__init__(endpoint.name, deadline, idempotent, fields.get("x-serve-shard-key"))
         self.connection = connection
         self.head = head
         self.found = found
         self.request_id = request_id
         self.body = b""
-        self.size = 0  # bytes of the request's body held here
-        self.pending: list[bytes | memoryview] = []  # of the answer, while another answer goes first
+        self.size = 0
+        self.pending: list[bytes | memoryview] | None = None
         self.ended = False
         self.status = 0
+        self.ends_by_close = False
         self._chunked = False
-        self._received = 0
+        self._left = 0  # bytes of a body of known length that have not come; below 0 the length is not known
 
     # -- out ----------------------------------------------------------------------------------------
 
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that the endpoint takes."""
+        assert self.found is not None
+        return self.found.endpoint.options.max_body_bytes
+
+    def _origin(self) -> tuple[str, str]:
+        """Return the client's address and scheme."""
+        connection = self.connection
+        if connection.proxied and connection.site.proxies is not None:
+            return connection.site.proxies.origin(self.head.headers, connection.client)
+        return connection.client, "http"
+
     def open_head(self, time_left_ms: int) -> bytes:
         """Return the head of the OPEN frame."""
-        head, found, connection = self.head, self.found, self.connection
+        head, found = self.head, self.found
         assert found is not None
-        method = head.fields.get("x-serve-call-method", "")
+        fields = head.fields
+        method = fields.get("x-serve-call-method", "")
         listed = found.endpoint.options.call_methods
+        client, scheme = self._origin() if self.connection.proxied else (self.connection.client, "http")
         return heads.encode(
             Open(
                 found.endpoint.name,
@@ -68,13 +97,13 @@ class Exchange(Call):
                 method,
                 isinstance(listed, tuple) and method in listed,
                 0,
-                head.fields.get("traceparent", ""),
+                fields.get("traceparent", ""),
                 head.method,
                 head.target,
                 head.query,
                 head.headers,
-                connection.client,
-                connection.scheme,
+                client,
+                scheme,
                 "1.1" if head.version == (1, 1) else "1.0",
                 found.params,  # type: ignore[arg-type]
                 found.root,
@@ -91,19 +120,21 @@ class Exchange(Call):
     def answered(self, flags: int, head: bytes, body: bytes | memoryview) -> None:
         """Render the head of the answer."""
         answer = heads.decode_answer(head)
-        request = self.head
-        connection = self.connection
-        self.status = status = answer.status
-        if self.tally is not None:
-            self.tally.statuses[status // 100] += 1
+        request, connection, status, size = self.head, self.connection, answer.status, answer.body_size
         end = bool(flags & END)
-        size = answer.body_size
+        if size >= 0 and (len(body) != size if end else len(body) > size):
+            self._contradicted(size)
+            return
         modern = request.version == (1, 1)
         unknown = size < 0
-        keep = request.keep_alive and connection.keeps and (modern or not unknown)
+        found, pool = self.found, self.pool
+        named = pool is not None and found is not None and found.endpoint.options.expose_backend
         bare = request.method == "HEAD" or not render.has_body(status)
-        self._chunked = unknown and modern and not bare
-        exposed = self.found is not None and self.found.endpoint.options.expose_backend and self.pool is not None
+        if unknown and not bare:
+            self._chunked = modern
+            self.ends_by_close = not modern
+        self._left = size - len(body)
+        keep = (connection.keeps or connection.queue[-1] is not self) and (modern or not unknown)
         out = render.head(
             status,
             answer.headers,
@@ -112,17 +143,29 @@ class Exchange(Call):
             keep_alive=keep,
             version=request.version,
             request_id=self.request_id,
-            backend=self.pool.row.tag if exposed and self.pool is not None else None,
-            date=connection.site.date,
+            backend=pool.row.tag if named and pool is not None else None,
+            date=connection.site.clock.date,
         )
+        # Not before: until its head is rendered, an answer that cannot be used may become an error.
+        self.status = status
+        if self.tally is not None:
+            self.tally.statuses[status // 100] += 1
         if not keep:
             connection.close_after(self)
-        if body and not bare:
+        if bare or not body:
+            connection.write(self, out)
+        elif self._chunked:
+            connection.write(self, b"".join((out, render.chunk_size(len(body)), body, b"\r\n")))
+        elif len(body) <= _TOGETHER:
             connection.write(self, out + body)
         else:
             connection.write(self, out)
+            connection.write(self, body)
         if end:
-            self._finish()
+            if self._chunked:
+                connection.write(self, render.LAST_CHUNK)
+            self.ended = True
+            connection.finished()
         elif bare:  # RFC 9110 sections 6.4.1 and 9.3.2: the head is all there is to send
             connection.site.router.abandon(self)
             self._finish()
@@ -131,9 +174,16 @@ class Exchange(Call):
         """Send on a piece of the answer's body."""
         connection = self.connection
         size = len(piece)
+        if self._left >= 0:
+            self._left -= size
+            if self._left < 0 or (end and self._left):
+                connection.break_off(self, f"a replica of {self.endpoint!r} sent another length than it announced")
+                return
         if size:
-            if self._chunked:
-                connection.write(self, b"%x\r\n" % size)
+            if self._chunked and size <= _TOGETHER:
+                connection.write(self, b"".join((render.chunk_size(size), piece, b"\r\n")))
+            elif self._chunked:
+                connection.write(self, render.chunk_size(size))
                 connection.write(self, piece)
                 connection.write(self, b"\r\n")
             else:
@@ -141,14 +191,17 @@ class Exchange(Call):
             connection.consumed(self, size)
         if end:
             if self._chunked:
-                connection.write(self, b"0\r\n\r\n")
+                connection.write(self, render.LAST_CHUNK)
             self._finish()
 
     def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
         """Answer with an error, or cut the connection if the answer had begun."""
+        connection = self.connection
         if self.status:
-            self.connection.cut(f"the answer of {self.endpoint!r} broke off: {failure.detail}")
-            return
+            if connection.queue[0] is self:
+                connection.break_off(self, f"the answer of {self.endpoint!r} broke off: {failure.detail}")
+                return
+            self.pending = None  # the client has seen nothing of it yet
         reason = failure.reason if failure.reason in REASONS else "internal"
         status = failure.status or REASONS[reason].status
         debug = self.found is not None and self.found.endpoint.options.debug
@@ -158,10 +211,12 @@ class Exchange(Call):
     def turn(
         self, status: int, reason: str, detail: str, headers: bytes = b"", retry_after_s: int = 0, body: bytes = b""
     ) -> None:
-        """Answer with an error of ours (or of `HTTPError`), keeping the connection's order."""
+        """Answer with an error of ours, keeping the connection's order."""
         connection, request = self.connection, self.head
         self.status = status
-        keep = request.keep_alive and connection.keeps
+        keep = connection.keeps_after(self)
+        if not keep:
+            connection.close_after(self)
         connection.write(
             self,
             render.error(
@@ -176,18 +231,19 @@ class Exchange(Call):
                 keep_alive=keep,
                 version=request.version,
                 bare=request.method == "HEAD",
-                date=connection.site.date,
+                backend=self._backend(),
+                date=connection.site.clock.date,
             ),
         )
-        if not keep:
-            connection.close_after(self)
         self._finish()
 
     def reply(self, status: int, headers: bytes, body: bytes) -> None:
         """Answer with something of ours that is no error: a system path, or OPTIONS."""
         connection, request = self.connection, self.head
         self.status = status
-        keep = request.keep_alive and connection.keeps
+        keep = connection.keeps_after(self)
+        if not keep:
+            connection.close_after(self)
         out = render.head(
             status,
             headers,
@@ -197,22 +253,32 @@ class Exchange(Call):
             version=request.version,
             request_id=self.request_id,
             backend=None,
-            date=connection.site.date,
+            date=connection.site.clock.date,
         )
-        if not keep:
-            connection.close_after(self)
         connection.write(self, out if request.method == "HEAD" else out + body)
         self._finish()
 
     def log_line(self) -> str:
         """Return this exchange as one line of the access log."""
-        taken_ms = (time.monotonic() - self.began) * 1000 if self.began else 0.0
+        taken_ms = (self.connection.site.router.clock() - self.began) * 1000 if self.began else 0.0
         backend = self.pool.row.tag if self.pool is not None else "-"
         return (
-            f'{self.connection.client} "{self.head.method} {self.head.target}" {self.status} '
+            f'{self._origin()[0]} "{self.head.method} {self.head.target}" {self.status} '
             f"{taken_ms:.1f}ms endpoint={self.endpoint or '-'} backend={backend} id={self.request_id}"
         )
 
+    def _backend(self) -> str | None:
+        """Return the value of X-Serve-Backend."""
+        if self.pool is None or self.found is None or not self.found.endpoint.options.expose_backend:
+            return None
+        return self.pool.row.tag
+
+    def _contradicted(self, size: int) -> None:
+        """Refuse an answer whose first frame belies its own length; none of it was sent."""
+        self.connection.site.router.abandon(self)
+        detail = f"a replica of endpoint {self.endpoint!r} announced {size} bytes and sent another number"
+        self.failed(Failure("internal", detail), b"")
+
     def _finish(self) -> None:
         self.ended = True
-        self.connection.finished(self)
+        self.connection.finished()

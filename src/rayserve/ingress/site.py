@@ -1,30 +1,40 @@
 """The site: what one ingress process knows, shared by all its connections.
 
-RoutingTable ─► site.apply ─► matcher ─► site.find(head) ─► endpoint | Refused answer
-/-/routes, /-/healthz and other system paths are answered here
+    RoutingTable ─► site.apply ─► matcher ─► site.find(head) ─► Found: an endpoint takes it
+                                                             └► Turned: an answer of our own
+
+/-/routes, /-/healthz and other system paths are answered here, before any route of a user, mounts included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from rayserve.errors import REASONS
-from rayserve.ingress import render
-from rayserve.ingress.head import Head, Limits
+from rayserve import openapi
+from rayserve.ingress.clock import Clock
+from rayserve.ingress.head import Head, Limits, Refusal, timeout_ms, valid_request_id
 from rayserve.ingress.options import IngressOptions
+from rayserve.ingress.proxies import Proxies
 from rayserve.model.table import Endpoint, RoutingTable
 from rayserve.policy.match import Matcher
+from rayserve.policy.route import canonical
 from rayserve.router.router import Router
+
+if TYPE_CHECKING:
+    from rayserve.ingress.websocket import WebSocket
 
 __all__ = ["Found", "Site", "Turned"]
 
-_ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_SYSTEM: Final = ("/-/routes", "/-/healthz", *openapi.PATHS)
+_SERVER_WIDE: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+_READ_ONLY: Final = b"allow: GET, HEAD, OPTIONS\r\n"
+_MAYBE_SYSTEM: Final = ("/-", "/%2d", "/%2D")  # spellings under which `/-` may come
+_RETRY_SOON: Final = b"retry-after: 1\r\n"
 
 
 class Found(NamedTuple):
@@ -33,7 +43,6 @@ class Found(NamedTuple):
     endpoint: Endpoint
     params: Mapping[str, str]
     root: str
-    streams: bool
 
 
 class Turned(NamedTuple):
@@ -54,6 +63,23 @@ class Turned(NamedTuple):
     body: bytes = b""
 
 
+class _Entry:
+    """An endpoint with a route, ready for the hot path."""
+
+    __slots__ = ("allow", "app", "found", "methods")
+
+    def __init__(self, endpoint: Endpoint, app: bool) -> None:
+        methods = list(endpoint.methods)
+        self.found = Found(endpoint, {}, "")
+        self.app = app
+        if "GET" in methods and "HEAD" not in methods:
+            methods.insert(methods.index("GET") + 1, "HEAD")
+        self.methods = frozenset(methods)
+        if "OPTIONS" not in methods:
+            methods.append("OPTIONS")
+        self.allow = f"allow: {', '.join(methods)}\r\n".encode("ascii")
+
+
 class Site:
     """State of one ingress process.
 
@@ -61,14 +87,23 @@ class Site:
         router: finds replicas.
         options: `HTTPOptions` as the ingress sees them.
         limits: of request heads.
-        now: coarse monotonic time in seconds, good to half a second; free to read.
-        date: value of the Date header, refreshed with `now`.
-        connections: open client connections.
+        clock: coarse time, and the open connections.
+        proxies: whose X-Forwarded-* headers are believed; None: nobody's.
         held: bytes of request bodies held in this process.
-        draining: SIGTERM came: no new requests on new connections, healthz says 503.
+        draining: SIGTERM came: no new connections, healthz says 503.
+        closes: each connection ends with the next answer.
+        log: takes a line for each answered request; None: no access log.
+        websockets: the open ones.
+        websocket_endpoints: names of those whose traffic leads to ASGI apps only.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, router: Router, options: IngressOptions) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        router: Router,
+        options: IngressOptions,
+        clock: Clock | None = None,
+    ) -> None:
         """Make a site without a table."""
         self.loop = loop
         self.router = router
@@ -78,29 +113,51 @@ class Site:
             max_header_bytes=options.max_header_bytes,
             max_headers=options.max_headers,
         )
-        self.now = time.monotonic()
-        self.date = render.http_date(time.time())
-        self.connections: set[Sweepable] = set()
+        self.clock = clock if clock is not None else Clock()
+        self.proxies = Proxies(options.trusted_proxies) if options.trusted_proxies else None
         self.held = 0
         self.draining = False
+        self.closes = not options.keep_alive_s
         self.log: Callable[[str], None] | None = None
-        self._matcher: Matcher[Endpoint] = Matcher([])
-        self._streams: dict[str, bool] = {}
-        self._apps: dict[str, bool] = {}
+        self.websockets: set[WebSocket] = set()
+        self.websocket_endpoints: frozenset[str] = frozenset()
+        self._entries: dict[str, _Entry] = {}
+        self._routes: list[tuple[str, str]] = []
+        self._matcher: Matcher[str] = Matcher([])
+        self._pages = openapi.Pages()
         self._count = 0
         self._prefix = f"{os.urandom(6).hex()}-"
 
     # -- the table ----------------------------------------------------------------------------------
 
     def apply(self, table: RoutingTable) -> None:
-        """Make `table` the law for routes, then for the router."""
-        self._matcher = Matcher([(e.route, e) for e in table.endpoints if e.route is not None])
-        rows = {row.tag: row for row in table.backends}
+        """Make `table` the law for routes, then for the router; one that is not newer than the present is ignored.
+
+        What did not change is not made anew: traffic changes often, routes seldom.
+        """
+        present = self.router.table
+        if present is not None and table.stamp <= present.stamp:
+            return
+        apps = {row.tag for row in table.backends if row.app}
+        before, self._entries = self._entries, {}
+        routes = []
         for endpoint in table.endpoints:
-            backends = [rows[tag] for tag in (endpoint.traffic.weights if endpoint.traffic else {}) if tag in rows]
-            self._streams[endpoint.name] = any(row.stream_request for row in backends)
-            self._apps[endpoint.name] = any(row.app for row in backends)
+            if endpoint.route is not None:
+                weights = endpoint.traffic.weights if endpoint.traffic is not None else {}
+                app = bool(apps) and not apps.isdisjoint(weights)
+                entry = before.get(endpoint.name)
+                if entry is None or entry.app != app or entry.found.endpoint is not endpoint:
+                    entry = _Entry(endpoint, app)
+                self._entries[endpoint.name] = entry
+                routes.append((endpoint.route, endpoint.name))
+        if routes != self._routes:
+            self._routes = routes
+            self._matcher = Matcher(routes)
+        self.websocket_endpoints = _websocket_endpoints(table)
         self.router.apply(table)
+        if table.closing:
+            for socket in tuple(self.websockets):
+                socket.drain()
 
     def unready(self) -> str:
         """Return "" when this ingress serves, else why it does not."""
@@ -111,94 +168,111 @@ class Site:
             return "draining: the instance is shutting down"
         return ""
 
+    def drain(self) -> None:
+        """Say so on /-/healthz, and let each connection end with its next answer."""
+        self.draining = self.closes = True
+
     # -- a request ----------------------------------------------------------------------------------
+
+    def request_id(self, sent: str | None = None) -> str:
+        """Return the client's request id if it is a valid one, else a new one."""
+        if sent is not None and valid_request_id(sent):
+            return sent
+        self._count += 1
+        return f"{self._prefix}{self._count:x}"
 
     def find(self, head: Head) -> Found | Turned:
         """Return the endpoint for a request, or the answer that it gets from us."""
         target = head.target
         match = self._matcher.match(target)
+        exact = match is not None and not match.params and not match.mount
+        if not exact and target.startswith(_MAYBE_SYSTEM):  # no exact route is a system path
+            path = canonical(target)
+            if path == "/-" or path.startswith("/-/"):
+                return self._system(head.method, path)
         if match is None:
-            return self._system(head) if target.startswith("/-/") or target == "*" else self._unknown(target)
-        endpoint = match.key
-        method = head.method
-        methods = endpoint.methods
-        if method not in methods:
-            if method == "HEAD" and "GET" in methods:
-                pass
-            elif method == "OPTIONS":
-                return Turned(204, headers=b"allow: " + _allow(methods) + b"\r\n")
-            else:
-                detail = (
-                    f"endpoint {endpoint.name!r} on {endpoint.route} does not take {method}, only "
-                    f"{', '.join(methods)}; create it with methods=[{', '.join(map(repr, (*methods, method)))}]"
-                )
-                headers = b"allow: " + _allow(methods) + b"\r\n"
-                return Turned(405, "method_not_allowed", detail, headers)
-        return Found(endpoint, match.params, match.mount, self._streams.get(endpoint.name, False))
+            return self._unknown(target)
+        entry = self._entries[match.key]
+        if head.method not in entry.methods and not (head.method == "OPTIONS" and entry.app):
+            return _wrong_method(entry, head.method)
+        return entry.found if exact else Found(entry.found.endpoint, match.params, match.mount)
+
+    def objection(self, found: Found, head: Head) -> Turned | None:
+        """Return why a request is refused although an endpoint takes it, judged before its body is read."""
+        fields, length = head.fields, head.content_length
+        if "x-request-timeout-ms" in fields:
+            try:
+                timeout_ms(fields["x-request-timeout-ms"])
+            except Refusal as refusal:
+                return Turned(refusal.status, refusal.reason, refusal.detail)
+        if "x-serve-call-method" in fields and (forbidden := _forbidden(found, fields["x-serve-call-method"])):
+            return forbidden
+        if length:
+            most = found.endpoint.options.max_body_bytes
+            if length > most:
+                detail = f"the body has {length} bytes; endpoint {found.endpoint.name!r} takes {most} (max_body_bytes)"
+                return Turned(413, "too_large", detail)
+            if self.held + length > self.options.max_buffered_bytes:
+                return Turned(503, "queue_full", self.full(), _RETRY_SOON)
+        return None
+
+    def full(self) -> str:
+        """Say that no more body bytes fit."""
+        return f"{self.held} bytes of request bodies are held here already (max_buffered_bytes); try again"
 
     def _unknown(self, target: str) -> Turned:
+        if target == "*":  # OPTIONS on the whole server; a head with any other method was refused
+            return Turned(204, headers=_SERVER_WIDE)
         if self.router.table is None:
-            return Turned(503, "no_traffic", "this ingress has no routing table yet; try again")
+            return Turned(503, "no_traffic", "this ingress has no routing table yet; try again", _RETRY_SOON)
         return Turned(404, "not_found", f"no endpoint has the path {target}; see /-/routes for those there are")
 
-    def _system(self, head: Head) -> Turned:
-        if head.target == "*":
-            return Turned(204, headers=b"allow: " + ", ".join(_ALL_METHODS).encode() + b"\r\n")
-        if head.target not in ("/-/routes", "/-/healthz"):
-            return Turned(404, "not_found", f"{head.target} is no system path; there are /-/routes and /-/healthz")
-        if head.method == "OPTIONS":
-            return Turned(204, headers=b"allow: GET, HEAD, OPTIONS\r\n")
-        if head.method not in ("GET", "HEAD"):
-            detail = f"{head.target} does not take {head.method}, only GET and HEAD"
-            return Turned(405, "method_not_allowed", detail, b"allow: GET, HEAD, OPTIONS\r\n")
-        if head.target == "/-/routes":
+    def _system(self, method: str, path: str) -> Turned:
+        if path not in _SYSTEM:
+            return Turned(404, "not_found", f"{path} is no system path; there are {', '.join(_SYSTEM)}")
+        if method == "OPTIONS":
+            return Turned(204, headers=_READ_ONLY)
+        if method not in ("GET", "HEAD"):
+            detail = f"{path} does not take {method}, only GET and HEAD"
+            return Turned(405, "method_not_allowed", detail, _READ_ONLY)
+        if path == "/-/routes":
             table = self.router.table
-            routes = {e.route: [e.name, list(e.methods)] for e in (table.endpoints if table else ()) if e.route}
+            endpoints = () if table is None else table.endpoints
+            routes = {each.route: [each.name, list(each.methods)] for each in endpoints if each.route is not None}
             return Turned(200, headers=b"content-type: application/json\r\n", body=msgspec.json.encode(routes))
+        if path in openapi.PATHS:
+            headers, body = self._pages.get(path, self.router.table)
+            return Turned(200, headers=headers, body=body)
         why = self.unready()
         if why:
-            return Turned(503, "draining" if "draining" in why else "no_replica", why)
+            return Turned(503, "draining" if why.startswith("draining") else "no_replica", why)
         return Turned(200, headers=b"content-type: text/plain; charset=utf-8\r\n", body=b"ok\n")
 
-    def request_id(self, sent: str | None) -> str:
-        """Return the client's request id, or a new one."""
-        if sent:
-            return sent
-        self._count += 1
-        return f"{self._prefix}{self._count:x}"
 
-    # -- time ---------------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """Refresh `now` and `date`, and end connections whose time is up; runs every half second."""
-        self.now = now = time.monotonic()
-        self.date = render.http_date(time.time())
-        for connection in [c for c in self.connections if c.due < now]:
-            connection.overdue()
-        self.loop.call_later(0.5, self.tick)
+def _websocket_endpoints(table: RoutingTable) -> frozenset[str]:
+    apps = {row.tag for row in table.backends if row.app == "asgi"}
+    with_traffic = [each for each in table.endpoints if each.traffic is not None and each.traffic.weights]
+    return frozenset(each.name for each in with_traffic if each.traffic and apps.issuperset(each.traffic.weights))
 
 
-class Sweepable:
-    """What the site's clock needs of a connection."""
-
-    __slots__ = ("due",)
-
-    due: float
-
-    def overdue(self) -> None:
-        """Hear that `due` has passed."""
-        raise NotImplementedError
-
-
-def _allow(methods: tuple[str, ...]) -> bytes:
-    allowed = list(methods)
-    if "GET" in allowed and "HEAD" not in allowed:
-        allowed.insert(allowed.index("GET") + 1, "HEAD")
-    if "OPTIONS" not in allowed:
-        allowed.append("OPTIONS")
-    return ", ".join(allowed).encode("ascii")
+def _wrong_method(entry: _Entry, method: str) -> Turned:
+    endpoint = entry.found.endpoint
+    if method == "OPTIONS":
+        return Turned(204, headers=entry.allow)
+    detail = (
+        f"endpoint {endpoint.name!r} on {endpoint.route} does not take {method}, only {', '.join(endpoint.methods)}; "
+        f"create it with methods=[{', '.join(map(repr, (*endpoint.methods, method)))}]"
+    )
+    return Turned(405, "method_not_allowed", detail, entry.allow)
 
 
-def retriable(reason: str) -> str:
-    """Return the value of X-Serve-Retriable for `reason`."""
-    return REASONS[reason].retriable
+def _forbidden(found: Found, method: str) -> Turned | None:
+    """Return the refusal of a call method that the endpoint does not allow; the replica knows what exists."""
+    allowed = found.endpoint.options.call_methods
+    name = found.endpoint.name
+    if method in ("", "__call__"):  # what a request without the header calls
+        return None
+    if allowed is False or (isinstance(allowed, tuple) and method not in allowed):
+        choices = ", ".join(allowed) if isinstance(allowed, tuple) and allowed else "none"
+        return Turned(404, "not_found", f"endpoint {name!r} lets no client call method {method!r}; allowed: {choices}")
+    return None

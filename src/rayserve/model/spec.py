@@ -65,6 +65,7 @@ class MethodTraits(msgspec.Struct, frozen=True):
         streams: a generator or async generator.
         wants_request: it has a required positional parameter.
         batches: decorated with `accept_batch`.
+        schema: of a typed handler's parameters and result, see `rayserve.method_schema`; b"" if it is not typed.
     """
 
     name: str
@@ -72,6 +73,7 @@ class MethodTraits(msgspec.Struct, frozen=True):
     streams: bool = False
     wants_request: bool = True
     batches: bool = False
+    schema: bytes = b""
 
 
 class Traits(msgspec.Struct, frozen=True):

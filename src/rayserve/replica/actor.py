@@ -13,11 +13,11 @@ import sys
 from typing import Any
 
 import msgspec
-from rayserve.instance import adopt
 
 from rayserve.cluster import store
 from rayserve.cluster.pickling import by_value, unpickle
 from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.instance import adopt
 from rayserve.io_thread import IOThread
 from rayserve.model.spec import CodeSpec, Loaded, ReplicaSpec
 from rayserve.replica.handler import Handler

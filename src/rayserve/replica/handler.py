@@ -17,9 +17,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from rayserve.apps import App
 from rayserve.batching import BatchMark, batch_of
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotFoundError
 from rayserve.model.spec import MethodTraits, Traits
+from rayserve.typed import Typed, plan_of
 
 __all__ = ["CALL", "Handler", "Target", "describe"]
 
@@ -39,11 +41,13 @@ class Target(msgspec.Struct, frozen=True):
         func: the function or bound method.
         traits: how it wants to be called.
         batch: its `accept_batch` mark, if it has one.
+        typed: where its arguments come from, if its annotations say so.
     """
 
     func: Callable[..., Any]
     traits: MethodTraits
     batch: BatchMark | None
+    typed: Typed | None = None
 
 
 def describe(code: object) -> Traits:
@@ -53,6 +57,8 @@ def describe(code: object) -> Traits:
         InvalidTypeError: neither a function nor a class.
         InvalidValueError: a class with nothing to call.
     """
+    if isinstance(code, App):
+        return Traits(kind=code.kind)
     if inspect.isclass(code):
         return _describe_class(code)
     if not inspect.isroutine(code) and not isinstance(code, partial):
@@ -67,7 +73,8 @@ class Handler:
 
     Attributes:
         traits: what `describe` saw.
-        callable: the function, or the instance of the class.
+        callable: the function, the instance of the class, or the web app.
+        app: what the web app came as; None for other code.
     """
 
     def __init__(self, code: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
@@ -80,7 +87,10 @@ class Handler:
         self.traits = describe(code)
         if self.traits.kind != "class" and (args or kwargs):
             raise InvalidValueError("a function takes no init arguments; give a class, or functools.partial")
+        self.app = code if isinstance(code, App) else None
         self.callable: Any = code(*args, **(kwargs or {})) if self.traits.kind == "class" else code
+        if self.app is not None:
+            self.callable = self.app.load()
         self._class = code if self.traits.kind == "class" else None
         self._own = {traits.name: self._target(traits) for traits in self.traits.methods}
         self._inherited: dict[str, Target] = {}
@@ -127,7 +137,13 @@ class Handler:
         # Looked up on the instance, as a call in Python would: its descriptors bind.
         func = self.callable if traits.name == CALL else getattr(self.callable, traits.name)
         mark = batch_of(func if self._class is None or traits.name != CALL else self._class.__call__)
-        return Target(func, traits, mark)
+        return Target(func, traits, mark, self._plan(traits) if traits.schema else None)
+
+    def _plan(self, traits: MethodTraits) -> Typed | None:
+        if self._class is None:
+            return plan_of(self.callable, bound=True)
+        raw = _own_call(self._class) if traits.name == CALL else inspect.getattr_static(self._class, traits.name)
+        return plan_of(*_unbound(raw))
 
     def _resolve_inherited(self, name: str) -> Target | None:
         if self._class is None or name not in self.traits.inherited:
@@ -187,9 +203,14 @@ def _is_method(raw: Any) -> bool:
 
 
 def _describe_method(name: str, raw: Any) -> MethodTraits:
+    return _describe(name, *_unbound(raw))
+
+
+def _unbound(raw: Any) -> tuple[Any, bool]:
+    """Return the function of a method, and whether its first parameter is not `self` or `cls`."""
     if isinstance(raw, staticmethod):
-        return _describe(name, raw.__func__, bound=True)
-    return _describe(name, raw.__func__ if isinstance(raw, classmethod) else raw, bound=False)
+        return raw.__func__, True
+    return raw.__func__ if isinstance(raw, classmethod) else raw, False
 
 
 def _describe(name: str, func: Any, bound: bool) -> MethodTraits:
@@ -198,12 +219,15 @@ def _describe(name: str, func: Any, bound: bool) -> MethodTraits:
     while isinstance(inner, partial):
         inner = inner.func
     streams_async = inspect.isasyncgenfunction(inner)
+    batches = batch_of(func) is not None
+    typed = None if batches else plan_of(func, bound)
     return MethodTraits(
         name=name,
         is_async=streams_async or inspect.iscoroutinefunction(inner),
         streams=streams_async or inspect.isgeneratorfunction(inner),
         wants_request=_wants_request(func, bound),
-        batches=batch_of(func) is not None,
+        batches=batches,
+        schema=b"" if typed is None else typed.schema(),
     )
 
 

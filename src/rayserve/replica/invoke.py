@@ -2,18 +2,18 @@
 
     Work ─► target, arguments, context ─► user code ─► value | exception ─► Session.answer | value | fail
 
-Used by the thread that runs sync code and by the loop that runs `async def`; only the call itself differs.
+Used by the threads that run sync code and by the loop that runs `async def`; only the call itself differs.
 Whatever user code does, `sys.exit` included, ends in exactly one frame.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import pickle
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Protocol
 
 import flask
@@ -21,11 +21,16 @@ from werkzeug.exceptions import HTTPException
 
 from rayserve import response
 from rayserve.batching import split_results
-from rayserve.context import CallState, batch_state, enter, leave
-from rayserve.errors import BadRequestError, BadResultError, CallError, HTTPError, UserCodeError
+from rayserve.context import batch_state, enter, leave
+from rayserve.errors import BadRequestError, BadResultError, CallError, HTTPError
+from rayserve.replica.gather import Batches
 from rayserve.replica.handler import Handler, Target
 from rayserve.replica.intake import Intake
-from rayserve.replica.work import Work
+from rayserve.replica.outflow import Outflow
+from rayserve.replica.raised import pickled
+from rayserve.replica.streaming import Begin, Encode, send_async, send_sync
+from rayserve.replica.work import Running, Work
+from rayserve.replica.wsgi import call_wsgi
 from rayserve.request import Request
 from rayserve.wire import values
 from rayserve.wire.heads import Failure, Invoke, Open
@@ -46,9 +51,16 @@ class Executor(Protocol):
     def wait(self, timeout_s: float) -> None:
         """Read on for a while, so that a batch can fill."""
 
+    def until_clear(self, outflow: Outflow) -> None:
+        """Hold the thread of user code until a stream may go on."""
+
 
 class Invoker:
-    """Turns calls into user code and its results into frames."""
+    """Turns calls into user code and its results into frames.
+
+    Attributes:
+        batches: gathers them.
+    """
 
     def __init__(
         self, handler: Handler, intake: Intake, executor: Executor, backend: str, replica: str, by_value: Pickler
@@ -64,7 +76,7 @@ class Invoker:
             by_value: pickler for results that plain pickle cannot carry.
         """
         self._handler = handler
-        self._intake = intake
+        self.batches = Batches(intake, executor.wait, self.failed)
         self._executor = executor
         self._backend = backend
         self._replica = replica
@@ -82,30 +94,49 @@ class Invoker:
 
     def run(self, work: Work) -> None:
         """Run one call, or the batch it heads, on this thread."""
+        if self._handler.app is not None:
+            self._run_wsgi(work)
+            return
         target = self.target(work)
         if target is None:
             return
         if target.batch is not None:
-            self._run_batch(work, target)
+            self.run_batch(self.batches.gathered(work, target), target)
             return
         token = enter(self.state(work))
-        self._executor.enter([work])
         try:
+            self._executor.enter([work])
             args, kwargs = self.arguments(work, target)
             result = target.func(*args, **kwargs)
+            if target.traits.is_async:  # an inherited method, in a class whose own are all sync
+                result = asyncio.run(result)
             self.reply(work, result)
         except BaseException as error:
             self.failed(work, error)
         finally:
             leave(token)
 
-    def _run_batch(self, first: Work, target: Target) -> None:
-        batch = self._gathered(first, target)
+    def _run_wsgi(self, work: Work) -> None:
+        head = work.head
+        if not isinstance(head, Open):
+            self.failed(work, BadRequestError(f"backend {self._backend!r} is a web app; call it by HTTP"))
+            return
+        token = enter(self.state(work))
+        try:
+            self._executor.enter([work])
+            self._answer(work, call_wsgi(self._handler.callable, head, bytes(work.body), work.inflow))
+        except BaseException as error:
+            self.failed(work, error)
+        finally:
+            leave(token)
+
+    def run_batch(self, batch: list[Work], target: Target) -> None:
+        """Run user code for a batch that was gathered, on this thread."""
         if not batch:
             return
         token = enter(batch_state([self.state(work) for work in batch]))
-        self._executor.enter(batch)
         try:
+            self._executor.enter(batch)
             result = target.func(*self.batch_arguments(batch, target))
             self.reply_batch(batch, result)
         except BaseException as error:
@@ -114,32 +145,6 @@ class Invoker:
         finally:
             leave(token)
 
-    def _gathered(self, first: Work, target: Target) -> list[Work]:
-        """Return the batch that `first` heads; waits for more only if `batch_wait_timeout` says so."""
-        intake, rule = self._intake, self._intake.rule
-        key = self.key(first, target)
-        if first.ended:
-            return []
-        batch = intake.gather([first], lambda work: self.key(work, target) == key)
-        until = time.monotonic() + rule.wait_s
-        why = "idle"
-        while rule.wait_s and len(batch) < rule.max_size:
-            deadline = min(work.deadline for work in batch)
-            left_s = min(until, deadline) - time.monotonic()
-            if left_s <= 0:
-                why = "timeout" if until <= deadline else "deadline"
-                break
-            self._executor.wait(left_s)
-            intake.gather(batch, lambda work: self.key(work, target) == key)
-            if intake.queue and len(batch) < rule.max_size:
-                break  # another kind of call waits: do not hold it up
-        intake.count(len(batch), "full" if len(batch) >= rule.max_size else why)
-        return [work for work in batch if not work.cancelled or self._dropped(work)]
-
-    def _dropped(self, work: Work) -> bool:
-        work.session.drop(work)
-        return False
-
     # -- shared with async code -----------------------------------------------------------------------
 
     def target(self, work: Work) -> Target | None:
@@ -147,67 +152,44 @@ class Invoker:
         head = work.head
         try:
             return self._handler.resolve(head.call_method, (head.call_method,) if head.listed else None)
-        except CallError as error:
+        except BaseException as error:  # not only of ours: looking a method up may run user code
             self.failed(work, error)
             return None
 
-    def key(self, work: Work, target: Target) -> object:
-        """Return what calls must share to share a batch; a user key that raises fails its call alone."""
-        head = work.head
-        if target.batch is None or target.batch.key is None:
-            return (isinstance(head, Open), head.call_method)
-        try:
-            value = target.batch.key(self._item(work))
-            hash(value)
-        except Exception as error:
-            self.failed(work, error)
-            return work  # equal to nothing else
-        return (isinstance(head, Open), head.call_method, value)
-
-    def state(self, work: Work) -> CallState:
+    def state(self, work: Work) -> Running:
         """Return what `serve.context` shows during `work`."""
         head = work.head
-        state = work.state = CallState(
+        state = Running(
             isinstance(head, Open), head.request_id, head.endpoint, self._backend, self._replica, work.deadline,
             head.traceparent or None, head.depth,
         )  # fmt: skip
+        work.show(state)
         return state
 
     def arguments(self, work: Work, target: Target) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what to call the target with."""
         head = work.head
         if isinstance(head, Invoke):
-            args, kwargs = values.unpack(head.sizes, work.body)
-            return args, kwargs
-        return ((Request(head, work.body),), {}) if target.traits.wants_request else ((), {})
+            args, kwargs = values.unpack(head.sizes, work.buffer(len(head.sizes)))
+            return (args, kwargs) if target.typed is None else target.typed.from_call(args, kwargs)
+        if target.typed is not None:
+            return target.typed.from_request(head.params, head.query, head.headers, work.body)
+        return ((Request(head, bytes(work.body)),), {}) if target.traits.wants_request else ((), {})
 
     def batch_arguments(self, batch: list[Work], target: Target) -> list[Any]:
         """Return the one argument of a batch handler: the list of requests, or of first arguments."""
         if not target.traits.wants_request and isinstance(batch[0].head, Open):
             return []
-        return [[self._item(work) for work in batch]]
-
-    def _item(self, work: Work) -> Any:
-        """Return what stands for `work` in a batch; made once, as the user's key sees it too."""
-        if work.item is None:
-            head = work.head
-            if isinstance(head, Open):
-                work.item = Request(head, work.body)
-            else:
-                args, kwargs = values.unpack(head.sizes, work.body)
-                if kwargs or len(args) != 1:
-                    raise BadRequestError("a batch handler takes exactly one positional argument per call")
-                work.item = args[0]
-        return work.item
+        return [[work.item for work in batch]]
 
     def reply_batch(self, batch: list[Work], result: Any) -> None:
         """Send each call of a batch its item of the result."""
         for work, item in zip(batch, split_results(result, len(batch)), strict=True):
-            if isinstance(item, (HTTPError, CallError)):
-                self.failed(work, item)
-                continue
             try:
-                self.reply(work, item)
+                if isinstance(item, (HTTPError, CallError)):
+                    self.failed(work, item)
+                else:
+                    self.reply(work, item)
             except BaseException as error:
                 self.failed(work, error)
 
@@ -218,11 +200,10 @@ class Invoker:
             BadResultError: it cannot be an answer.
         """
         if isinstance(work.head, Open):
-            encoded = response.encode(result)
-            body = encoded.body
-            if not isinstance(body, bytes):
-                body = _joined(body)
-            work.session.answer(work, encoded.status, encoded.headers, body)
+            self._answer(work, response.encode(result))
+            return
+        if isinstance(result, GeneratorType):
+            self._stream(work, result, lambda: work.session.begin_values(work), self._item)
             return
         try:
             sizes, parts = values.pack(result, self._by_value)
@@ -230,25 +211,80 @@ class Invoker:
             raise BadResultError(f"the result of type {type(result).__name__} cannot be pickled: {error}") from error
         work.session.value(work, sizes, parts)
 
+    def _answer(self, work: Work, encoded: response.Encoded) -> None:
+        status, headers, body = encoded.status, encoded.headers, encoded.body
+        if isinstance(body, bytes):
+            work.session.answer(work, status, headers, body)
+        elif isinstance(body, AsyncIterator):
+            raise BadResultError(
+                "an async generator is an answer of async handlers only; make the handler an async def"
+            )
+        else:
+            self._stream(work, body, lambda: work.session.begin(work, status, headers), _as_it_is)
+
+    def _stream(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
+        try:
+            send_sync(work, chunks, begin, encode, self._executor)
+        finally:
+            chunks.close()
+
+    def _item(self, value: Any) -> list[bytes | memoryview]:
+        try:
+            return values.pack_item(value, self._by_value)
+        except Exception as error:
+            raise BadResultError(
+                f"a streamed value of type {type(value).__name__} cannot be pickled: {error}"
+            ) from error
+
+    async def reply_async(self, work: Work, result: Any) -> Any:
+        """Send a result from the loop; return a stream that only a thread can send, or None.
+
+        Raises:
+            BadResultError: it cannot be an answer.
+        """
+        if not isinstance(work.head, Open):
+            if isinstance(result, AsyncGeneratorType):
+                await self._stream_async(work, result, lambda: work.session.begin_values(work), self._item)
+            elif isinstance(result, GeneratorType):
+                return result
+            else:
+                self.reply(work, result)
+            return None
+        encoded = response.encode(result)
+        if isinstance(encoded.body, AsyncIterator):
+            status, headers = encoded.status, encoded.headers
+            await self._stream_async(work, encoded.body, lambda: work.session.begin(work, status, headers), _as_it_is)
+        elif isinstance(encoded.body, bytes):
+            self._answer(work, encoded)
+        else:
+            return result
+        return None
+
+    async def _stream_async(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
+        try:
+            await send_async(work, chunks, begin, encode)
+        finally:
+            await chunks.aclose()
+
     def failed(self, work: Work, error: BaseException) -> None:
-        """Send what an exception means."""
+        """Send what an exception means; never raises."""
         head = work.head
         try:
             if isinstance(head, Invoke):
-                work.session.fail(work, self._failure(error, head.request_id), self._pickled(error))
+                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
             elif isinstance(error, (HTTPError, HTTPException)):
-                encoded = response.encode_error(error, head.request_id)
-                body = encoded.body if isinstance(encoded.body, bytes) else _joined(encoded.body)
-                work.session.answer(work, encoded.status, encoded.headers, body)
+                self._answer(work, response.encode_error(error, head.request_id))
             else:
                 work.session.fail(work, self._failure(error, head.request_id))
         except BadResultError as second:
             work.session.fail(work, Failure("bad_result", str(second)))
-        except Exception as second:
+        except BaseException as second:
             _log.exception("the error of request %s could not be sent", head.request_id)
             work.session.fail(work, Failure("internal", f"the error could not be encoded: {type(second).__name__}"))
 
     def _failure(self, error: BaseException, request_id: str) -> Failure:
+        if isinstance(error, HTTPError):  # meant as an answer, not a mishap
+            return Failure("user_exception", str(error))
         if isinstance(error, CallError):
             if isinstance(error, BadResultError):
                 _log.error("request %s: %s", request_id, error)
@@ -258,22 +294,9 @@ class Invoker:
         detail = f"the handler raised {type(error).__name__}; the log of replica {self._replica} has the traceback"
         return Failure("user_exception", detail, traceback=text)
 
-    def _pickled(self, error: BaseException) -> bytes:
-        if not isinstance(error, Exception):  # SystemExit must not end the caller's process
-            error = UserCodeError(f"the handler raised {type(error).__name__}: {error}")
-        try:
-            data = self._by_value(error, protocol=5)
-            pickle.loads(data)
-        except Exception:
-            data = pickle.dumps(UserCodeError(f"{type(error).__name__}: {error}"), protocol=5)
-        return data
 
-
-def _joined(chunks: Any) -> bytes:
-    try:
-        return b"".join(chunks)
-    finally:
-        chunks.close()
+def _as_it_is(chunk: bytes) -> list[bytes | memoryview]:
+    return [chunk]
 
 
 def user_traceback(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
+from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
 from rayserve.replica.work import Work
 from rayserve.wire.link import Link
@@ -44,18 +45,18 @@ class MainThread:
         self._intake = intake
         self._loop = loop
         self._dirty: list[Link] = []
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._last = 0.0
         self._watching = False
         self._leading = False
         self._stopped = False
-        self._main = threading.current_thread()
+        self._main = threading.get_ident()
 
     # -- what sessions and the intake call ------------------------------------------------------------
 
     def dirty(self, link: Link) -> None:
         """Note an answer that waits on `link`."""
-        if threading.current_thread() is self._main:
+        if threading.get_ident() == self._main:
             self._dirty.append(link)
         else:
             link.flush()
@@ -63,7 +64,7 @@ class MainThread:
     def ready(self) -> None:
         """Hear that a call is ready: the thread that read it is this one, or will be."""
 
-    def run_between(self, job: Callable[[], None]) -> None:
+    def run_between(self, job: Callable[[], object]) -> None:
         """Run `job` on the thread of user code, while no call runs; from any thread."""
         self._jobs.append(job)
         self.server.wake()
@@ -77,33 +78,38 @@ class MainThread:
 
     def serve(self) -> None:
         """Serve until `stop`."""
-        self._main = threading.current_thread()
+        self._main = threading.get_ident()
         intake, server = self._intake, self.server
         while True:
             if self._jobs:
+                self._flush()
+                self._begin()
                 self._jobs.popleft()()
+                self.busy_since = 0.0
                 continue
             work = intake.take()
             if work is not None:
-                self._run(work)
+                self._begin()
+                self.invoker.run(work)
+                self.busy_since = 0.0
                 continue
             if self._dirty:
                 self._flush()
             if self._stopped:
-                self._loop.call_soon_threadsafe(self._stop_leading)
-                return
+                break
             with server.lock:
                 # Another thread may have read a call, or left a job, since we looked.
                 if not intake.queue and not self._jobs and not self._stopped:
                     server.poll(None)
+        self._main = 0  # from here on every answer is flushed by whoever makes it
+        self._loop.call_soon_threadsafe(self._stop_leading)
 
-    def _run(self, work: Work) -> None:
+    def _begin(self) -> None:
+        """Note that user code has this thread now; the I/O thread watches for how long."""
         self.busy_since = self._last = time.monotonic()
         if not self._watching:
             self._watching = True
             self._loop.call_soon_threadsafe(self._watch)
-        self.invoker.run(work)
-        self.busy_since = 0.0
 
     def enter(self, works: list[Work]) -> None:
         """Note what is about to start, and send what waits, just before user code is entered."""
@@ -121,9 +127,21 @@ class MainThread:
     def wait(self, timeout_s: float) -> None:
         """Read the sockets for a while; a batch that fills waits here."""
         self._flush()
+        busy_since, self.busy_since = self.busy_since, 0.0
         with self.server.lock:
             if not self._intake.queue:
                 self.server.poll(timeout_s)
+        self.busy_since = busy_since
+
+    def until_clear(self, outflow: Outflow) -> None:
+        """Read the sockets until a stream may go on: its credit comes on one of them."""
+        self._flush()
+        busy_since, self.busy_since = self.busy_since, 0.0
+        while not outflow.clear:
+            with self.server.lock:
+                if not outflow.clear:  # the I/O thread may have read the credit just before
+                    self.server.poll(None)
+        self.busy_since = busy_since
 
     # -- the I/O thread -------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -19,6 +19,7 @@ from rayserve.io_thread import IOThread
 from rayserve.model.facts import BatchFacts, Report
 from rayserve.model.spec import ReplicaSpec
 from rayserve.model.table import Backend, RoutingTable
+from rayserve.replica.asgi import AppRunner
 from rayserve.replica.handler import Handler
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker, user_traceback
@@ -32,6 +33,7 @@ from rayserve.wire.sockets import listen_tcp, listen_unix
 __all__ = ["Replica"]
 
 _log = logging.getLogger(__name__)
+_LOOK_S: Final = 0.05
 
 
 class Replica:
@@ -59,13 +61,15 @@ class Replica:
         self._io = io
         self._load_config = user_config
         self._config_revision = spec.backend.user_config[0]
-        self._drained = threading.Event()
+        self._ran = False
         row = spec.backend
         self._intake = Intake(_limit(row, handler), row.batch)
+        self._intake.streams = row.stream_request or handler.app is not None
         self._executor = self._make_executor(row.max_concurrency)
         self._intake.wake = self._executor.ready
         self._intake.drained = self._leave
-        self._server = Server(self._intake, self._handshake, self._executor.dirty, spec.run_dir)
+        self._intake.later = self._later
+        self._server = Server(self._intake, self._handshake, self._executor.dirty, spec.run_dir, io.loop)
         self._executor.server = self._server
         self._executor.invoker = Invoker(handler, self._intake, self._executor, row.tag, spec.replica, by_value)
         short = hashlib.blake2b(spec.replica.encode(), digest_size=6).hexdigest()  # AF_UNIX paths hold 107 bytes
@@ -78,8 +82,16 @@ class Replica:
             self._server.listen(listener)
 
     def _make_executor(self, max_concurrency: int) -> MainThread | ThreadPool | Tasks:
+        app = self.handler.app
+        if app is not None and app.kind == "asgi":
+            loop = uvloop.new_event_loop()
+            runner = AppRunner(self.handler.callable, app.lifespan)
+            loop.run_until_complete(runner.lifespan.startup())
+            return Tasks(self._intake, loop, self._io.loop, runner)
+        if app is not None:
+            return ThreadPool(self._intake, app.threads)
         if self.handler.traits.is_async:
-            return Tasks(self._intake, uvloop.new_event_loop())
+            return Tasks(self._intake, uvloop.new_event_loop(), self._io.loop)
         if max_concurrency > 1:
             return ThreadPool(self._intake, max_concurrency)
         return MainThread(self._intake, self._io.loop)
@@ -89,11 +101,35 @@ class Replica:
         return ServerHandshake(spec.instance, spec.replica, None if unix else spec.secret)
 
     def run(self) -> str:
-        """Serve until drained; return why it ended."""
-        if not self._drained.is_set():
+        """Serve until drained; return why it ended. Later calls return at once."""
+        if not self._ran:
+            self._ran = True
             self._executor.invoker.enter_thread()
             self._executor.serve()
+            self._send_rest()
+            # Until the process is ended, the I/O thread refuses the calls of routers that have not heard of it.
+            self._io.loop.call_soon_threadsafe(self._io.loop.add_reader, self._server.fileno(), self._lead)
         return "drained"
+
+    def _send_rest(self) -> None:
+        """Wait until the sockets have taken the last answers, or the controller loses patience and ends us."""
+        until = time.monotonic() + self._spec.backend.drain_timeout_s
+        while self._server.unsent and time.monotonic() < until:
+            with self._server.lock:
+                self._server.poll(_LOOK_S)
+
+    def _lead(self) -> None:
+        with self._server.lock:
+            self._server.poll(0)
+
+    def close(self) -> None:
+        """Close the sockets of a replica whose `run` has returned."""
+
+        def end() -> None:
+            self._io.loop.remove_reader(self._server.fileno())
+            self._server.close()
+
+        self._io.call(end)
 
     def batches(self) -> list[BatchFacts]:
         """Return the counts of batches so far."""
@@ -112,8 +148,7 @@ class Replica:
             return
         for row in table.backends:
             if any(replica.id == me for replica in row.replicas):
-                self._intake.limit = row.max_concurrent_queries
-                self._intake.rule = row.batch
+                self._intake.resize(row.max_concurrent_queries, row.batch)
                 self.configure(row.user_config)
 
     def configure(self, user_config: tuple[int, str]) -> None:
@@ -152,9 +187,12 @@ class Replica:
             session.go_away()
         self._intake.drain()
 
+    def _later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._io.soon(self._io.loop.call_later, delay_s, function)
+
     def _leave(self) -> None:
-        self._drained.set()
-        self._executor.stop()
+        # In the loop's next turn: the last frame of the last call may not be queued yet.
+        self._io.soon(self._executor.stop)
 
 
 def _limit(row: Backend, handler: Handler) -> int:

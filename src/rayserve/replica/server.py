@@ -1,35 +1,42 @@
 """The replica's sockets: a listener per family, a session per link, one selector, read by one thread at a time.
 
-    selector ─► listener: accept ─► handshake ─► Session
+    selector ─► listener: accept ─► handshake, within a second ─► Session
              ├► link: receive ─► Session.take ─► intake
              └► wake pipe: another thread has something for the thread that leads
 
 Whoever leads holds `lock` while it polls. `fileno()` is the selector's own descriptor, so an event
-loop can watch all of this as one file and lead whenever nobody else does.
+loop can watch all of this as one file and lead whenever nobody else does. Whatever a peer sends, or
+however it leaves, concerns its own link alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import logging
+import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 from rayserve.replica.intake import Intake
 from rayserve.replica.session import Session
 from rayserve.wire import codec
 from rayserve.wire.board import Board
-from rayserve.wire.handshake import Refused, ServerHandshake
+from rayserve.wire.handshake import HANDSHAKE_S, ServerHandshake
 from rayserve.wire.link import Link, LinkLost
-from rayserve.wire.sockets import check_peer
+from rayserve.wire.sockets import accept
 
 __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
 _READ = selectors.EVENT_READ
 _WRITE = selectors.EVENT_WRITE
+_PAUSE_S: Final = 0.05
 
 
 class _Peer:
@@ -52,6 +59,7 @@ class Server:
         handshake: Callable[[bool], ServerHandshake],
         dirty: Callable[[Link], None],
         run_dir: str,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Make a server without listeners.
 
@@ -60,15 +68,19 @@ class Server:
             handshake: makes the server's side of a handshake; its argument says whether the link is a unix socket.
             dirty: called with a link on which an answer waits to be flushed.
             run_dir: where routers of this node make their boards.
+            loop: of the process's I/O thread, for time-outs.
         """
         self.lock = threading.Lock()
         self._intake = intake
         self._handshake = handshake
         self._dirty = dirty
         self._run_dir = run_dir
+        self._loop = loop
         self._selector = selectors.DefaultSelector()
         self._scratch = bytearray(256 * 1024)
         self._peers: dict[socket.socket, _Peer] = {}
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._told = 0.0  # when the log last heard of a failed accept
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
             end.setblocking(False)
@@ -85,7 +97,7 @@ class Server:
 
     def wake(self) -> None:
         """Make the thread that leads return from `poll`; from any thread."""
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody leads any more
             self._wake_in.send(b"\0")
 
     def poll(self, timeout_s: float | None) -> None:
@@ -99,71 +111,102 @@ class Server:
 
     @property
     def sessions(self) -> list[Session]:
-        """The links whose handshake succeeded."""
-        return [peer.session for peer in self._peers.values() if peer.session is not None]
+        """The links whose handshake succeeded; from any thread."""
+        return [peer.session for peer in list(self._peers.values()) if peer.session is not None]
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes of some answer wait for their socket; from any thread."""
+        return any(peer.link.unsent for peer in list(self._peers.values()))
 
     def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
 
+    # -- links --------------------------------------------------------------------------------------
+
     def _accept(self, listener: socket.socket) -> None:
         try:
-            sock, _ = listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            sock = accept(listener)
+        except OSError as error:
+            self._turn_away(listener, error)
             return
-        except OSError as error:  # out of descriptors: the backlog keeps the peer waiting
-            _log.error("cannot accept a link: %s", error)
+        if sock is None:
             return
-        unix = sock.family == socket.AF_UNIX
-        if unix and not check_peer(sock):
-            _log.error("refused a link from another user")
-            sock.close()
-            return
-        if not unix:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link = Link(sock, self._scratch)
-        peer = self._peers[sock] = _Peer(link, self._handshake(unix))
-        link.on_unsent = lambda: self._watch_writes(sock)
+        handshake = self._handshake(sock.family == socket.AF_UNIX)
+        link = Link(sock, self._scratch, handshake)
+        peer = self._peers[sock] = _Peer(link, handshake)
+        link.on_unsent = lambda: self._watch_writes(peer)
         self._selector.register(sock, _READ, lambda mask: self._ready(peer, mask))
+        self._loop.call_soon_threadsafe(self._loop.call_later, HANDSHAKE_S, self._overdue, peer)
 
-    def _watch_writes(self, sock: socket.socket) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # closed meanwhile
-            key = self._selector.get_key(sock)
+    def _turn_away(self, listener: socket.socket, error: OSError) -> None:
+        """Take a connection with the spare descriptor and drop it: left in the backlog it would wake us for ever."""
+        now = time.monotonic()
+        if now - self._told > 1.0:
+            self._told = now
+            _log.error("cannot accept a link: %s", error)
+        if error.errno in (errno.EMFILE, errno.ENFILE) and self._spare >= 0:
+            os.close(self._spare)
+            with contextlib.suppress(OSError):
+                listener.accept()[0].close()
+        elif self._spare >= 0:
+            return
+        else:
+            time.sleep(_PAUSE_S)  # not even the spare one was left; what else could be done would spin
+        try:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # somebody else took it
+            self._spare = -1
+
+    def _overdue(self, peer: _Peer) -> None:
+        """End a handshake that lasts too long; runs on the I/O thread, the end is seen by the one that leads."""
+        if not peer.link.opened:
+            with contextlib.suppress(OSError):
+                peer.link.sock.shutdown(socket.SHUT_RDWR)
+
+    def _watch_writes(self, peer: _Peer) -> None:
+        """Have what waits on a link sent when its socket takes more; from any thread."""
+        with contextlib.suppress(KeyError, ValueError, OSError):  # closed meanwhile
+            key = self._selector.get_key(peer.link.sock)
             if not key.events & _WRITE:
-                self._selector.modify(sock, _READ | _WRITE, key.data)
+                self._selector.modify(peer.link.sock, _READ | _WRITE, key.data)
 
     def _ready(self, peer: _Peer, mask: int) -> None:
         link = peer.link
         if mask & _WRITE and link.flush():
             self._selector.modify(link.sock, _READ, self._selector.get_key(link.sock).data)
+            if link.unsent:  # another thread has sent since, and saw that we watched
+                self._watch_writes(peer)
         if not mask & _READ:
             return
         try:
             frames = link.receive()
-            if peer.session is not None:
-                peer.session.take(frames)
-            else:
-                self._shake(peer, frames)
+            session = peer.session
+            if session is None:
+                if not link.opened:
+                    return
+                session = self._greet(peer)
+            session.take(frames)
         except LinkLost as lost:
-            self._lost(peer, str(lost))
-        except (codec.Violation, Refused, OSError, ValueError) as error:
+            _log.info("a link ended: %s", lost)
+            self._lost(peer)
+        except (codec.Violation, OSError, ValueError) as error:
             _log.error("closed a link: %s", error)
-            self._lost(peer, str(error))
+            self._lost(peer)
+        except Exception:
+            _log.exception("closed a link, as a frame of it could not be handled")
+            self._lost(peer)
 
-    def _shake(self, peer: _Peer, frames: list[codec.Frame]) -> None:
-        for index, frame in enumerate(frames):
-            reply = peer.handshake.feed(frame)
-            if reply:
-                peer.link.send_now(reply)
-            if peer.handshake.done:
-                handshake = peer.handshake
-                board = Board.open(self._run_dir, handshake.board) if handshake.board else None
-                session = peer.session = Session(peer.link, handshake.role, board, self._intake, self._dirty)
-                session.take(frames[index + 1 :])
-                return
+    def _greet(self, peer: _Peer) -> Session:
+        name = peer.handshake.board
+        board = Board.open(self._run_dir, name) if name else None
+        session = peer.session = Session(peer.link, peer.handshake.role, board, self._intake, self._dirty)
+        if self._intake.draining:
+            session.go_away()
+        return session
 
-    def _lost(self, peer: _Peer, why: str) -> None:
-        _log.info("a link ended: %s", why)
+    def _lost(self, peer: _Peer) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(peer.link.sock)
         self._peers.pop(peer.link.sock, None)
@@ -172,9 +215,12 @@ class Server:
             peer.session.lost()
 
     def close(self) -> None:
-        """Close every socket."""
+        """Close every socket; nobody may lead any more."""
         for key in list(self._selector.get_map().values()):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
         self._wake_in.close()
         self._selector.close()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1

@@ -1,55 +1,83 @@
 """Async user code: the main thread runs an event loop that reads the sockets and holds a task per call.
 
     loop ─► server.poll ─► intake ─► task: await user code ─► answer ─► flushed once a turn
+                                  └► sync methods of such a backend: one thread beside the loop
 
-Sync methods of such a backend run on one thread beside the loop: no user code ever blocks it unasked.
+No user code ever blocks the loop unasked; code that does so all the same is named in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
 
 from rayserve.context import batch_state, enter
+from rayserve.replica.asgi import AppRunner
+from rayserve.replica.forming import Forming
+from rayserve.replica.gather import alike
 from rayserve.replica.handler import Target
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
+from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
+from rayserve.replica.watch import LoopWatch
 from rayserve.replica.work import Work
 from rayserve.wire.link import Link
 
 __all__ = ["Tasks"]
 
+_SHUTDOWN_S: Final = 10.0
+_END_S: Final = 1.0  # what user code's own tasks get to hear of the end
+
 
 class Tasks:
     """Runs `async def` code on the loop of the thread that calls `serve`."""
 
-    def __init__(self, intake: Intake, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        loop: asyncio.AbstractEventLoop,
+        io_loop: asyncio.AbstractEventLoop,
+        app: AppRunner | None = None,
+    ) -> None:
         """Make ready; `server` and `invoker` are set by whoever builds the replica.
 
         Args:
             intake: where calls come from.
             loop: not running yet; `serve` runs it.
+            io_loop: of the process's I/O thread, which watches over `loop`.
+            app: the ASGI app, if that is what this backend is.
         """
         self.server: Server
         self.invoker: Invoker
         self._intake = intake
         self._loop = loop
+        self._app = app
+        self._main = threading.get_ident()
+        self._context = contextvars.copy_context()
         self._dirty: set[Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[object] = set()  # tasks and thread jobs of calls, batches and `run_between`
         self._jobs: deque[Callable[[], Any]] = deque()
         self._pumping = False
         self._thread = ThreadPoolExecutor(1, "user", initializer=lambda: self.invoker.enter_thread())
         self._batches = 0
-        self._forming: list[_Forming] = []
+        self._forming: list[Forming] = []
+        self._watch = LoopWatch(loop, io_loop, lambda: bool(self._running))
+
+    # -- what sessions, the intake and the replica call -----------------------------------------------
 
     def dirty(self, link: Link) -> None:
-        """Send what waits on `link` at the end of this turn; called on the loop."""
+        """Send what waits on `link`: on the loop at the end of this turn, elsewhere at once."""
+        if threading.get_ident() != self._main:
+            link.flush()
+            return
         if not self._dirty:
             self._loop.call_soon(self._flush)
         self._dirty.add(link)
@@ -63,11 +91,11 @@ class Tasks:
         """Hear that a call is ready; called on the loop, which reads."""
         if not self._pumping:
             self._pumping = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self._context)  # not that of the call which ended just now
 
     def run_between(self, job: Callable[[], Any]) -> None:
-        """Run `job` once no call runs; no call starts before it is done. From any thread."""
-        self._loop.call_soon_threadsafe(self._add_job, job)
+        """Run `job` beside the loop once no call runs; no call starts before it is done. From any thread."""
+        self._soon(self._add_job, job)
 
     def _add_job(self, job: Callable[[], Any]) -> None:
         self._jobs.append(job)
@@ -75,17 +103,36 @@ class Tasks:
 
     def stop(self) -> None:
         """Let `serve` return; from any thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._soon(self._loop.stop)
+
+    def _soon(self, function: Callable[..., object], *args: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+    # -- the main thread ------------------------------------------------------------------------------
 
     def serve(self) -> None:
         """Run the loop until `stop`."""
-        asyncio.set_event_loop(self._loop)
-        self._loop.add_reader(self.server.fileno(), self._poll)
-        self._loop.run_forever()
+        self._main = threading.get_ident()
+        self._context = contextvars.copy_context()
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        loop.add_reader(self.server.fileno(), self._poll)
+        loop.run_forever()
+        loop.remove_reader(self.server.fileno())
         self._flush()
+        if self._app is not None:
+            loop.run_until_complete(self._app.lifespan.shutdown(_SHUTDOWN_S))
         self._thread.shutdown(wait=False)
-        self._loop.remove_reader(self.server.fileno())
-        self._loop.close()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=_END_S))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        self._main = 0  # from here on every answer is flushed by whoever makes it
+        asyncio.set_event_loop(None)
+        loop.close()
 
     def _poll(self) -> None:
         with self.server.lock:
@@ -97,29 +144,33 @@ class Tasks:
             work.session.started(work)
 
     def wait(self, timeout_s: float) -> None:
-        """Unused here: batches wait in their own tasks."""
+        """Unused here: batches form on the loop."""
 
-    async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run sync user code on the thread beside the loop, in the caller's context."""
-        context = contextvars.copy_context()
-        return await self._loop.run_in_executor(self._thread, lambda: context.run(function, *args, **kwargs))
+    def until_clear(self, outflow: Outflow) -> None:
+        """Hold this thread until a stream may go on; another one reads the sockets."""
+        clear = threading.Event()
+        if outflow.when_clear(clear.set):
+            clear.wait()
 
     def _pump(self) -> None:
-        """Start a task for each call that may start now."""
+        """Start what may start now."""
         self._pumping = False
         if self._jobs:
-            if not self._tasks:
+            if not self._running:
                 self._start(self._run_job(self._jobs[0]))
             return
         intake, invoker = self._intake, self.invoker
         held: list[Work] = []  # calls for batches while as many batches run as may
         while (work := intake.take()) is not None:
+            if self._app is not None:
+                self._start(self._app.serve(work, invoker))
+                continue
             target = invoker.target(work)
             if target is None:
                 continue
             if target.batch is None:
-                self._start(self._call(work, target))
-            elif not self._joined(work, target):
+                self._begin(work, target)
+            elif invoker.batches.prepared(work, target) and not self._joined(work):
                 if self._batches < intake.rule.concurrent:
                     self._begin_batch(work, target)
                 else:
@@ -128,104 +179,109 @@ class Tasks:
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
+        self._running.add(task)
         task.add_done_callback(self._ended)
+        self._watch.begin()
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, done: object) -> None:
+        self._running.discard(done)
         if self._intake.queue or self._jobs:
             self.ready()
 
     async def _run_job(self, job: Callable[[], Any]) -> None:
-        result = job()
-        if asyncio.iscoroutine(result):
-            await result
-        self._jobs.popleft()
+        try:
+            result = await self._loop.run_in_executor(self._thread, job)
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            self._jobs.popleft()
+
+    def _beside(self, function: Callable[..., object], *args: object) -> Future[object]:
+        """Run sync user code on the thread beside the loop; `function` answers the calls by itself."""
+        future = self._thread.submit(function, *args)
+        self._running.add(future)
+        future.add_done_callback(lambda done: self._soon(self._ended, done))
+        return future
 
     # -- one call -------------------------------------------------------------------------------------
+
+    def _begin(self, work: Work, target: Target) -> None:
+        if target.traits.is_async:
+            task = self._start(self._call(work, target))
+
+            def cancel() -> None:
+                task.cancel()
+                if work.state is None:  # it has not begun, and never will
+                    work.session.drop(work)
+
+            work.on_cancel = cancel
+        else:
+            future = self._beside(self._run_beside, work)
+
+            def withdraw() -> None:
+                if future.cancel():  # else it runs, and sees `context.cancelled`
+                    work.session.drop(work)
+
+            work.on_cancel = withdraw
+
+    def _run_beside(self, work: Work) -> None:
+        if work.may_run(time.monotonic()):
+            self.invoker.run(work)
 
     async def _call(self, work: Work, target: Target) -> None:
         invoker = self.invoker
         enter(invoker.state(work))
-        task = asyncio.current_task()
-        assert task is not None
-        work.on_cancel = lambda: _cancel(task)
-        self.enter([work])
+        work.session.started(work)
         try:
             args, kwargs = invoker.arguments(work, target)
-            if target.traits.is_async:
-                result = await target.func(*args, **kwargs)
-            else:
-                result = await self.in_thread(target.func, *args, **kwargs)
-            invoker.reply(work, result)
-        except asyncio.CancelledError as error:
-            if not work.cancelled:  # user code cancelled itself
-                invoker.failed(work, error)
-            else:
-                work.session.drop(work)
+            result = target.func(*args, **kwargs)
+            if not inspect.isasyncgen(result):
+                result = await result
+            left = await invoker.reply_async(work, result)
+            if left is not None:  # a sync generator would block the loop
+                context = contextvars.copy_context()
+                await asyncio.wrap_future(self._thread.submit(context.run, invoker.reply, work, left))
         except BaseException as error:
-            invoker.failed(work, error)
+            self._failed(work, error)
+
+    def _failed(self, work: Work, error: BaseException) -> None:
+        if work.cancelled:
+            work.session.drop(work)
+        else:  # also if user code cancelled itself
+            self.invoker.failed(work, error)
 
     # -- batches --------------------------------------------------------------------------------------
 
     def _begin_batch(self, first: Work, target: Target) -> None:
-        """Open a batch; with no wait configured it closes in this very turn, over what is there."""
-        invoker, rule = self.invoker, self._intake.rule
-        key = invoker.key(first, target)
-        if first.ended:
-            return
         self._batches += 1
-        forming = _Forming(key, [first], self._loop.create_future())
-        if rule.max_size > 1:
-            self._forming.append(forming)
+        forming = Forming(self._loop, self._intake.rule, first.key)
+        self._forming.append(forming)
+        forming.add(first)
         self._start(self._batch(forming, target))
 
-    def _joined(self, work: Work, target: Target) -> bool:
+    def _joined(self, work: Work) -> bool:
         """Add `work` to a batch that is still open, if one fits."""
-        if not self._forming:
-            return False
-        key = self.invoker.key(work, target)
-        if work.ended:
-            return True
+        self._forming = [forming for forming in self._forming if forming.open]
         for forming in self._forming:
-            if forming.key == key:
-                forming.works.append(work)
-                if len(forming.works) >= self._intake.rule.max_size:
-                    self._forming.remove(forming)
-                    if not forming.full.done():
-                        forming.full.set_result(None)
+            if alike(forming.key, work.key):
+                forming.add(work)
                 return True
         return False
 
-    async def _batch(self, forming: _Forming, target: Target) -> None:
+    async def _batch(self, forming: Forming, target: Target) -> None:
         try:
-            why = await self._fill(forming)
-            batch = [work for work in forming.works if not work.cancelled]
-            for work in forming.works:
-                if work.cancelled:
-                    work.session.drop(work)
-            if batch:
-                self._intake.count(len(batch), why)
+            batch = self.invoker.batches.released(forming.works, await forming.why)
+            if batch and target.traits.is_async:
                 await self._run_batch(batch, target)
+            elif batch:
+                await asyncio.wrap_future(self._thread.submit(self._run_batch_beside, batch, target))
         finally:
             self._batches -= 1
 
-    async def _fill(self, forming: _Forming) -> str:
-        """Wait as long as the rule says; return why the batch closed."""
-        rule = self._intake.rule
-        why = "full"
-        if forming in self._forming and rule.wait_s:
-            left_s = min(work.deadline for work in forming.works) - time.monotonic()
-            try:
-                async with asyncio.timeout(min(rule.wait_s, left_s)):
-                    await forming.full
-            except TimeoutError:
-                why = "timeout" if rule.wait_s <= left_s else "deadline"
-        if forming in self._forming:
-            self._forming.remove(forming)
-            why = why if why != "full" else "idle"
-        return why
+    def _run_batch_beside(self, batch: list[Work], target: Target) -> None:
+        now = time.monotonic()
+        self.invoker.run_batch([work for work in batch if work.may_run(now)], target)
 
     async def _run_batch(self, batch: list[Work], target: Target) -> None:
         invoker = self.invoker
@@ -239,32 +295,10 @@ class Tasks:
 
         for work in batch:
             work.on_cancel = given_up
-        self.enter(batch)
+            work.session.started(work)
         try:
-            args = invoker.batch_arguments(batch, target)
-            if target.traits.is_async:
-                result = await target.func(*args)
-            else:
-                result = await self.in_thread(target.func, *args)
-            invoker.reply_batch(batch, result)
+            result = target.func(*invoker.batch_arguments(batch, target))
+            invoker.reply_batch(batch, await result)
         except BaseException as error:
             for work in batch:
-                if work.cancelled:
-                    work.session.drop(work)
-                else:
-                    invoker.failed(work, error)
-
-
-def _cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-
-
-class _Forming:
-    """A batch that still takes calls."""
-
-    __slots__ = ("full", "key", "works")
-
-    def __init__(self, key: object, works: list[Work], full: asyncio.Future[None]) -> None:
-        self.key = key
-        self.works = works
-        self.full = full
+                self._failed(work, error)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
+from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
 from rayserve.replica.work import Work
 from rayserve.wire.link import Link
@@ -32,7 +33,7 @@ class ThreadPool:
         self.invoker: Invoker
         self._intake = intake
         self._count = count
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._changed = threading.Condition()
         self._running = 0
         self._exclusive = False
@@ -47,7 +48,7 @@ class ThreadPool:
         with self._changed:
             self._changed.notify()
 
-    def run_between(self, job: Callable[[], None]) -> None:
+    def run_between(self, job: Callable[[], object]) -> None:
         """Run `job` on one of the threads, while no call runs; from any thread."""
         with self._changed:
             self._jobs.append(job)
@@ -80,6 +81,12 @@ class ThreadPool:
             if not self._intake.queue:
                 self._changed.wait(timeout_s)
 
+    def until_clear(self, outflow: Outflow) -> None:
+        """Hold this thread until a stream may go on; another one reads the sockets."""
+        clear = threading.Event()
+        if outflow.when_clear(clear.set):
+            clear.wait()
+
     def _work(self) -> None:
         self.invoker.enter_thread()
         while True:
@@ -94,7 +101,7 @@ class ThreadPool:
                     self._exclusive = False
                     self._changed.notify_all()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Callable[[], object] | None:
         """Wait for a job or a call; None when it is over. A job runs alone."""
         with self._changed:
             while True:

@@ -9,9 +9,20 @@ from rayserve.context import CallState
 from rayserve.wire.heads import Invoke, Open
 
 if TYPE_CHECKING:
+    from rayserve.replica.inflow import Inflow
     from rayserve.replica.session import Session
 
-__all__ = ["Work"]
+__all__ = ["Running", "Work"]
+
+
+class Running(CallState, gc=False):
+    """What `serve.context` shows during one call, and the calls made through handles meanwhile.
+
+    Attributes:
+        nested: results that are still under way, to be cancelled with the call; None before the first.
+    """
+
+    nested: set[Any] | None = None
 
 
 class Work:
@@ -26,17 +37,19 @@ class Work:
         slot: its place on the link's board; 0: a STARTED frame is wanted; None: the router need not know.
         cancelled: the caller gave it up.
         ended: its terminal frame was sent or dropped; nothing more goes out.
+        inflow: the body, where user code reads it while it arrives; then `body` stays empty.
         pieces: body bytes that came so far, while it still arrives.
         received: bytes of them not yet granted back.
         queued: its body is whole and it was handed to the intake.
         state: what `serve.context` shows while user code runs.
         item: what stands for it in a batch.
-        on_cancel: called when it is given up while user code runs.
+        key: what calls must share to share a batch with it; None: not asked yet.
+        on_cancel: called when it is given up while user code runs, or a batch forms around it.
     """
 
     __slots__ = (
-        "body", "cancelled", "deadline", "ended", "head", "item", "on_cancel", "pieces", "queued", "received",
-        "session", "slot", "state", "stream",
+        "body", "cancelled", "deadline", "ended", "head", "inflow", "item", "key", "on_cancel", "pieces", "queued",
+        "received", "session", "slot", "state", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -46,22 +59,56 @@ class Work:
         self.session = session
         self.stream = stream
         self.head = head
-        self.body = body
+        self.body: bytes | bytearray = body
         self.deadline = deadline
         self.slot = slot
         self.cancelled = False
         self.ended = False
+        self.inflow: Inflow | None = None
         self.pieces: list[bytes | memoryview] = []
         self.received = 0
         self.queued = False
-        self.state: CallState | None = None
+        self.state: Running | None = None
         self.item: Any = None
+        self.key: Any = None
         self.on_cancel: Callable[[], None] | None = None
+
+    def buffer(self, parts: int) -> bytes | memoryview:
+        """Return the body of a Python call of so many parts; if arrays lie in it, as memory that they may write to."""
+        body = self.body
+        if isinstance(body, bytes):
+            return body if parts == 1 else memoryview(bytearray(body))
+        return memoryview(body)
+
+    def may_run(self, now: float) -> bool:
+        """Return whether somebody still waits and time is left; if not, end the call.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if self.cancelled:
+            self.session.drop(self)
+            return False
+        if self.deadline < now:
+            self.session.expire(self)
+            return False
+        return True
+
+    def show(self, state: Running) -> None:
+        """Make `state` what `serve.context` shows; it hears of a cancellation that came before or comes later."""
+        self.state = state
+        if self.cancelled:  # asked after the line above: `give_up` may run on another thread
+            state.cancelled = True
 
     def give_up(self) -> None:
         """Note that nobody waits for the answer any more."""
         self.cancelled = True
-        if self.state is not None:
-            self.state.cancelled = True
+        if self.inflow is not None:
+            self.inflow.cut("the client went away before its body was whole")
+        state = self.state
+        if state is not None:
+            state.cancelled = True
+            for call in tuple(state.nested or ()):
+                call.cancel()
         if self.on_cancel is not None:
             self.on_cancel()

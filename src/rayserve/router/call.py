@@ -8,9 +8,10 @@ through `answered`, `data` and `failed`, on the thread of its loop, and never af
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rayserve.wire.codec import CREDIT
+from rayserve.wire.codec import CREDIT, END, MAX_DATA, data_header
 from rayserve.wire.heads import Failure
 
 if TYPE_CHECKING:
@@ -74,6 +75,14 @@ class Upload:
             self.next = 0
         return parts
 
+    def frames(self, stream: int) -> Iterator[list[bytes | memoryview]]:
+        """Yield DATA frames for `stream` as far as credit allows, each as buffers to be sent in a row."""
+        while (self.credit and self.size) or (self.ended and not self.size and not self.sealed):
+            parts = self.take(MAX_DATA)
+            self.sealed = self.ended and not self.size
+            size = sum(len(part) for part in parts)
+            yield [data_header(stream, END if self.sealed else 0, size), *parts]
+
     def rewind(self) -> None:
         """Forget what was sent, for another attempt; only before `granted`."""
         self.next = self.offset = 0
@@ -99,16 +108,18 @@ class Call:
         stream: its stream id there.
         slot: its place on the link's board, 0 for none.
         began: when it was submitted, on the router's clock.
+        order: how many were submitted before it.
         tally: where it is counted.
     """
 
     __slots__ = (
-        "attempts", "began", "bucket", "channel", "deadline", "endpoint", "idempotent", "pool", "shard_key", "slot",
-        "started", "state", "stream", "tally", "upload",
+        "attempts", "began", "bucket", "channel", "deadline", "endpoint", "idempotent", "order", "pool", "shard_key",
+        "slot", "started", "state", "stream", "tally", "upload",
     )  # fmt: skip
 
     flags = 0  # wire flags of the OPEN beside END and NOT_IDEMPOTENT
     missing_ok = False  # wait for an endpoint that does not exist yet
+    nested = False  # made while another call runs, which shutting down waits for
 
     def __init__(self, endpoint: str, deadline: float, idempotent: bool, shard_key: str | None = None) -> None:
         """Make a call that no router knows yet."""
@@ -125,6 +136,7 @@ class Call:
         self.stream = 0
         self.slot = 0
         self.began = 0.0
+        self.order = 0
         self.bucket: set[Call] | None = None
         self.tally: Tally | None = None
 

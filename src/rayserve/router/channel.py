@@ -1,6 +1,6 @@
 """A channel: this process's link to one replica, and the calls that fly on it.
 
-    open(call) ─► OPEN, DATA… ─► link ─► replica ─► STARTED, HEAD, DATA, FAIL, REJECT ─► the call
+    open(call) ─► OPEN, DATA… ─► link ─► replica ─► STARTED, HEAD, DATA, FAIL, REJECT ─► inbound ─► the call
 
 One slot, one end: a stream holds its slot until its terminal frame (HEAD or DATA with END, FAIL,
 REJECT) or until the link is lost; nothing else frees it, also not our own time-out or a CANCEL.
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rayserve.model.table import Replica
+from rayserve.router import inbound
 from rayserve.router.call import Call
-from rayserve.wire import codec, heads
-from rayserve.wire.board import Board
-from rayserve.wire.codec import CALL, DATA, END, FAIL, FREE, GOAWAY, HEAD, NOT_IDEMPOTENT, PONG, REJECT, STARTED, WINDOW
+from rayserve.router.notes import Notes
+from rayserve.wire import codec
+from rayserve.wire.codec import END, NOT_IDEMPOTENT
+from rayserve.wire.handshake import ClientHandshake
 from rayserve.wire.link import HIGH_WATER, Link, LinkLost
 
 if TYPE_CHECKING:
@@ -36,15 +37,20 @@ class Channel:
     Attributes:
         replica: where it leads.
         streams: stream id → its call; one that was given up keeps its place, with `call.channel` None.
+        next: the id of the next stream.
         in_flight: calls on the replica as far as known: ours, and those of others by its last word.
         limit: value of `in_flight` at which our own calls fill the replica.
         open: whether a new call may be sent now.
+        ready: calls may be written to the link.
+        full: routers take turns there; until it offers a slot, nothing is sent.
+        draining: it takes no new call any more.
+        retired: the table lists it no more.
         suspect: no PONG for a while; picked last.
     """
 
     __slots__ = (
-        "_board", "_next", "_others", "_owed", "_room", "_write_watched", "draining", "full", "in_flight", "limit",
-        "link", "open", "pool", "ready", "replica", "retired", "router", "streams", "suspect",
+        "_notes", "_others", "_owed", "_room", "_write_watched", "draining", "full", "in_flight", "limit", "link",
+        "next", "open", "pool", "ready", "replica", "retired", "router", "streams", "suspect", "welcomed",
     )  # fmt: skip
 
     def __init__(self, router: Router, pool: Pool, replica: Replica, room: int) -> None:
@@ -54,8 +60,8 @@ class Channel:
         self.replica = replica
         self.streams: dict[int, Call] = {}
         self.link: Link | None = None
-        self._next = 1
-        self._board: Board | None = None
+        self.next = 1
+        self._notes = Notes()
         self._room = room
         self._others = 0
         self._owed: dict[int, int] = {}  # stream → bytes consumed and not yet granted
@@ -63,6 +69,7 @@ class Channel:
         self.in_flight = 0
         self.limit = room
         self.ready = False
+        self.welcomed = False  # the handshake is through
         self.full = False
         self.draining = False
         self.retired = False
@@ -71,22 +78,23 @@ class Channel:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def attach(self, sock: socket.socket, board: Board | None = None, rest: Sequence[codec.Frame] = ()) -> None:
+    def attach(self, sock: socket.socket, handshake: ClientHandshake, notes: Notes) -> None:
         """Start to use a connected socket.
 
         Args:
             sock: connected.
-            board: where the replica notes what it started; None: it says STARTED.
-            rest: frames that came behind the handshake.
+            handshake: not begun; calls may follow it at once if it is eager.
+            notes: where the replica notes what it starts.
         """
-        self._board = board
-        link = self.link = Link(sock, self.router.scratch)
+        self._notes = notes
+        link = self.link = Link(sock, self.router.scratch, handshake)
         link.on_unsent = self._watch_writes
+        self.router.linked(self)
         self.router.loop.add_reader(sock.fileno(), self.readable)
-        self.ready = True
-        self.update()
-        if rest:
-            self._take(list(rest))
+        self.welcomed = False
+        self.ready = handshake.eager
+        self.router.flush_later(self)
+        self._reopen()
 
     def resize(self, room: int) -> None:
         """Take a new limit of calls in flight from the table."""
@@ -109,9 +117,10 @@ class Channel:
         """Take no new call; the link closes when the last stream has ended."""
         self.retired = True
         self.open = False
-        self._close_if_idle()
+        self.close_if_idle()
 
-    def _close_if_idle(self) -> None:
+    def close_if_idle(self) -> None:
+        """Close a retired channel that nothing flies on."""
         if self.retired and not self.streams:
             self.close()
 
@@ -125,17 +134,18 @@ class Channel:
                 self.router.loop.remove_writer(link.sock.fileno())
                 self._write_watched = False
             link.close()
-        board, self._board = self._board, None
-        if board is not None:
-            board.close()
+            self.router.unlinked(self)
+        self._notes.close(found=self.welcomed)
 
     def lost(self, why: str, clean: bool) -> None:
-        """End the link; every call on it is decided by the router."""
+        """End the link; every call on it is decided by the router.
+
+        Args:
+            why: for the log.
+            clean: all that the replica ever sent was read.
+        """
         streams, self.streams = self.streams, {}
-        if self._board is not None:
-            for stream, call in streams.items():
-                if call.slot:
-                    call.started = self._board.started(call.slot, stream)
+        self._notes.read(streams)
         self.close()
         self._others = 0
         self.in_flight = 0
@@ -147,30 +157,35 @@ class Channel:
     # -- sending ------------------------------------------------------------------------------------
 
     def start(self, call: Call, time_left_ms: int) -> None:
-        """Send the OPEN of `call`; the channel must be `open`."""
+        """Send the OPEN of `call`; the channel must be `open`.
+
+        Raises:
+            ValueError: the call's head and body are larger than a frame; nothing was sent.
+        """
         link = self.link
         assert link is not None
-        stream = self._next
-        self._next = stream + 1 if stream < 0xFFFFFFFF else 1
-        while self._next in self.streams:  # after 2**32 calls an old stream may still live
-            self._next += 1
+        stream = self.next
+        flags = call.flags if call.idempotent else call.flags | NOT_IDEMPOTENT
+        head = call.open_head(time_left_ms)
+        slot = self._notes.take()
+        try:
+            if call.upload is None:
+                link.send(codec.frame(codec.OPEN, stream, flags | END, head, call.small_body(), slot))
+            else:
+                link.send(codec.frame(codec.OPEN, stream, flags, head, b"", slot))
+        except ValueError:
+            self._notes.give_back(slot)
+            raise
         call.channel = self
         call.stream = stream
-        self.streams[stream] = call
-        flags = call.flags
-        slot = 0
-        if not call.idempotent:
-            flags |= NOT_IDEMPOTENT
-            if self._board is not None:
-                slot = self._board.take()
         call.slot = slot
-        if call.upload is None:
-            flags |= END
-            link.send(codec.frame(codec.OPEN, stream, flags, call.open_head(time_left_ms), call.small_body(), slot))
-        else:
-            link.send(codec.frame(codec.OPEN, stream, flags, call.open_head(time_left_ms), b"", slot))
-            self.pump(call)
+        self.streams[stream] = call
+        self.next = stream + 1 if stream < 0xFFFFFFFF else 1
+        while self.next in self.streams:  # after 2**32 calls an old stream may still live
+            self.next += 1
         self.in_flight += 1
+        if call.upload is not None:
+            self.pump(call)
         if len(self.streams) >= self._room or link.unsent >= HIGH_WATER:
             self.open = False
         self.router.flush_later(self)
@@ -178,18 +193,10 @@ class Channel:
     def pump(self, call: Call) -> None:
         """Send as much of the upload as credit allows."""
         upload, link = call.upload, self.link
-        if upload is None or link is None or upload.sealed:
-            return
-        while upload.credit and upload.size:
-            parts = upload.take(codec.MAX_DATA)
-            last = upload.ended and not upload.size
-            upload.sealed = last
-            size = sum(len(part) for part in parts)
-            link.send_all([codec.data_header(call.stream, END if last else 0, size), *parts])
-        if upload.ended and not upload.size and not upload.sealed:
-            upload.sealed = True
-            link.send(codec.data_header(call.stream, END, 0))
-        self.router.flush_later(self)
+        if upload is not None and link is not None:
+            for parts in upload.frames(call.stream):
+                link.send_all(parts)
+            self.router.flush_later(self)
 
     def cancel(self, call: Call) -> None:
         """Give `call` up: tell the replica, forget the caller, keep the slot until the end frame comes."""
@@ -198,6 +205,13 @@ class Channel:
             self.link.send(codec.frame(codec.CANCEL, call.stream))
             self.router.flush_later(self)
         call.channel = None
+        call.upload = None  # the slot may be held for long; the body need not be
+
+    def decline(self) -> None:
+        """Tell the replica that the slot it offered can go to another router."""
+        if self.link is not None:
+            self.link.send(codec.frame(codec.CANCEL, 0))
+            self.router.flush_later(self)
 
     def grant(self, call: Call, size: int) -> None:
         """Tell the replica that `size` bytes of the answer were consumed."""
@@ -208,14 +222,18 @@ class Channel:
             self._owed[call.stream] = owed
             return
         self._owed[call.stream] = 0
-        self.link.send(codec.frame(WINDOW, call.stream, 0, owed.to_bytes(4, "little")))
+        self.link.send(codec.frame(codec.WINDOW, call.stream, 0, owed.to_bytes(4, "little")))
         self.router.flush_later(self)
 
     def flush(self) -> None:
         """Send what waits, once a turn of the loop."""
         link = self.link
-        if link is not None and link.flush() and not self.open:
-            self.update()
+        if link is None:
+            return
+        was_high = link.unsent >= HIGH_WATER
+        link.flush()
+        if was_high:
+            self._reopen()
 
     def _watch_writes(self) -> None:
         link = self.link
@@ -228,10 +246,13 @@ class Channel:
         if link is not None and link.flush():
             self._write_watched = False
             self.router.loop.remove_writer(link.sock.fileno())
+        self._reopen()
+
+    def _reopen(self) -> None:
         was_open = self.open
         self.update()
         if self.open and not was_open:
-            self.router.room(self.pool)
+            self.pool.room()
 
     # -- receiving ----------------------------------------------------------------------------------
 
@@ -241,99 +262,55 @@ class Channel:
         if link is None:
             return
         try:
-            self._take(link.receive())
+            frames = link.receive()
+            if not self.welcomed and link.opened:
+                self._welcome()
+            inbound.take(self, frames)
         except LinkLost as lost:
             self.lost(str(lost), lost.clean)
         except codec.Violation as violation:
             _log.error("replica %s broke the protocol: %s", self.replica.id, violation)
             self.lost(str(violation), clean=False)
 
-    def _take(self, frames: list[codec.Frame]) -> None:
-        streams = self.streams
-        ended = False
-        load = 0
-        for kind, flags, stream, load, head, body in frames:  # noqa: B007 - the last load counts
-            if stream not in streams:
-                if stream:
-                    self._stray(kind, stream)
-                else:
-                    self._link_frame(kind)
-                continue
-            call = streams[stream]
-            wanted = call.channel is self  # else it was given up, and only its end matters
-            if flags & END:
-                del streams[stream]
-                self._owed.pop(stream, None)
-                if call.slot and self._board is not None:
-                    self._board.give_back(call.slot)
-                ended = True
-            if kind == HEAD:
-                if wanted:
-                    self.router.answered(call, flags, head, body)
-            elif kind == DATA:
-                if wanted:
-                    self.router.data(call, body, bool(flags & END))
-            elif kind == STARTED:
-                call.started = True
-            elif kind == WINDOW:
-                if wanted:
-                    self._window(call, head)
-            elif kind == FAIL and flags & END:
-                if wanted:
-                    self.router.failed_there(call, heads.decode_failure(head), body if flags & CALL else b"")
-            elif kind == REJECT and flags & END:
-                self._rejected(call if wanted else None, head)
-            else:
-                raise codec.Violation(f"kind {kind} with flags {flags} on stream {stream}")
-            if self.link is None:
-                return
-        if frames:
-            mine = len(streams)
-            self._others = load - mine if load > mine else 0
-            self.in_flight = mine + self._others
-            self.limit = self._room + self._others
-            if ended:
-                self._slot_free()
+    def _welcome(self) -> None:
+        self.welcomed = True
+        self.router.connector.welcomed(self)
+        if not self.ready:
+            self.ready = True
+            self._reopen()
 
-    def _slot_free(self) -> None:
-        self.full = False
+    def ended(self, stream: int, call: Call) -> None:
+        """Free the slot of a stream whose last frame came."""
+        del self.streams[stream]
+        self._owed.pop(stream, None)
+        self._notes.give_back(call.slot)
+
+    def loaded(self, load: int) -> None:
+        """Take the replica's last word on how many calls it holds."""
+        mine = len(self.streams)
+        self._others = load - mine if load > mine else 0
+        self.in_flight = mine + self._others
+        self.limit = self._room + self._others
+
+    def slot_free(self) -> None:
+        """Use the room that ended streams left."""
         if self.retired:
-            self._close_if_idle()
+            self.close_if_idle()
             return
         self.update()
         if self.open:
-            self.router.room(self.pool)
+            self.pool.room()
 
-    def _stray(self, kind: int, stream: int) -> None:
-        """Drop a frame of an ended stream; an id that was never given out breaks the link."""
-        if stream >= self._next:
-            raise codec.Violation(f"kind {kind} on stream {stream}, which was never opened")
-
-    def _link_frame(self, kind: int) -> None:
-        if kind == FREE:
-            self._slot_free()
-        elif kind == GOAWAY:
-            self.draining = True
-            self.open = False
-        elif kind == PONG:
-            self.router.connector.heard(self)
-        elif kind != codec.WELCOME:
-            raise codec.Violation(f"kind {kind} on the link itself")
-
-    def _window(self, call: Call, head: bytes) -> None:
-        upload = call.upload
-        if upload is None:
+    def offered(self) -> None:
+        """Take the slot that the replica offers for the first call of the line, or let another router have it."""
+        if not self.full:  # it has declined already, and sends as it likes
             return
-        upload.granted = True
-        upload.credit += int.from_bytes(head, "little")
-        self.pump(call)
-        call.room()
-
-    def _rejected(self, call: Call | None, why: bytes) -> None:
-        if why == heads.BUSY:
+        self.full = False
+        self.update()
+        if self.open and self.pool.give(self):
+            # Still full, until the next offer: other routers wait for its slots too, and each has its turn.
             self.full = True
-        elif why == heads.DRAINING:
-            self.draining = True
-        self.open = False
-        if call is not None:
-            self.router.rejected(call, why)
+            self.open = False
+        else:
+            self.decline()
+            self.slot_free()

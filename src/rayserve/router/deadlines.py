@@ -9,6 +9,7 @@ A call costs a set insertion and a removal; there is no timer per call. A deadli
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from rayserve.router.call import Call
 
 __all__ = ["BUCKET_S", "Deadlines"]
 
+_log = logging.getLogger(__name__)
 BUCKET_S = 0.016
 
 
@@ -77,18 +79,21 @@ class Deadlines:
         else:
             due = [index for index in range(self._ticked + 1, now + 1) if index in self._buckets]
         self._ticked = max(now, self._ticked)
-        for index in due:
-            bucket = self._buckets.pop(index)
-            for call in list(bucket):
-                if call.bucket is bucket:  # ending one call may end another
-                    call.bucket = None
-                    self._waiting -= 1
-                    self._expired(call)
-        if self._waiting:
+        late = [(bucket, call) for bucket in map(self._buckets.pop, due) for call in bucket]
+        if self._waiting > len(late):
             self._arm()
         else:
             self._buckets.clear()
             self._timer = None
+        # The ring is in order again: what the calls' owners do now, even if they raise, cannot stop the clock.
+        for bucket, call in late:
+            if call.bucket is bucket:  # ending one call may end another
+                call.bucket = None
+                self._waiting -= 1
+                try:
+                    self._expired(call)
+                except Exception:
+                    _log.exception("a call to endpoint %r could not be ended at its deadline", call.endpoint)
 
     def close(self) -> None:
         """Stop the timer and forget every call."""

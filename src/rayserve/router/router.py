@@ -10,45 +10,28 @@ It decides little itself: split, pick, retry and shed are pure functions of `pol
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from rayserve.model.facts import Row
-from rayserve.model.table import Backend, Endpoint, RoutingTable
-from rayserve.policy import shed
+from rayserve.model.table import Endpoint, RoutingTable
 from rayserve.policy.pick import pick
-from rayserve.policy.retry import Progress, Retry, after_loss
-from rayserve.policy.split import Splitter
+from rayserve.router import again
 from rayserve.router.call import ANSWERING, DONE, FLYING, LINED, PARKED, Call
 from rayserve.router.channel import Channel
 from rayserve.router.connector import Connector
-from rayserve.router.counts import Tally
+from rayserve.router.counts import Tally, rows
 from rayserve.router.deadlines import Deadlines
 from rayserve.router.pool import Pool
-from rayserve.wire import heads
+from rayserve.router.routes import MAX_PARKED, Routes
+from rayserve.router.shadow import Shadow
 from rayserve.wire.codec import END
 from rayserve.wire.heads import Failure
 
 __all__ = ["Router"]
 
-_log = logging.getLogger(__name__)
-_MAX_PARKED = 1000  # calls that may wait for an endpoint to get traffic, per endpoint
 _READ = 256 * 1024
-
-
-class _Target:
-    """An endpoint, ready for the hot path."""
-
-    __slots__ = ("endpoint", "only", "splitter")
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        weights = endpoint.traffic.weights if endpoint.traffic is not None else {}
-        self.splitter = Splitter(weights) if weights else None
-        self.only = next(iter(weights)) if len(weights) == 1 else ""
 
 
 class Router:
@@ -81,151 +64,113 @@ class Router:
         self.scratch = bytearray(_READ)
         self.table: RoutingTable | None = None
         self.connector = Connector(self, node, instance, role, secret)
-        self._draw = draw
-        self._targets: dict[str, _Target] = {}
+        self.draw = draw
+        self._routes = Routes()
         self._pools: dict[str, Pool] = {}
-        self._parked: dict[str, OrderedDict[Call, None]] = {}
+        self._linked: set[Channel] = set()  # all that have a link; the retired too, until their last call has ended
         self._tallies: dict[str, Tally] = {}  # of calls that never got a backend
-        self._deadlines = Deadlines(loop, self._expired, clock)
+        self._deadlines = Deadlines(loop, self.expired, clock)
         self._dirty: list[Channel] = []
+        self._submitted = 0
+        self._closed = False
 
     # -- the table ----------------------------------------------------------------------------------
 
     def apply(self, table: RoutingTable) -> None:
         """Make `table` the law; one that is not newer than the present is ignored."""
-        old = self.table
-        if old is not None and table.stamp <= old.stamp:
+        if self._closed or (self.table is not None and table.stamp <= self.table.stamp):
             return
         self.table = table
-        known = {} if old is None else {id(target.endpoint): target for target in self._targets.values()}
-        before = {name: target.endpoint for name, target in self._targets.items()}
-        self._targets = {
-            endpoint.name: known[id(before[endpoint.name])]
-            if before.get(endpoint.name) == endpoint
-            else _Target(endpoint)
-            for endpoint in table.endpoints
-        }
-        rows = {row.tag: row for row in table.backends}
-        orphans = [call for tag in self._pools.keys() - rows.keys() for call in self._drop_pool(tag)]
+        self._routes.apply(table.endpoints)
+        gone = self._pools.keys() - {row.tag for row in table.backends}
+        orphans = [call for tag in gone for call in self._pools.pop(tag).drop()]
         for row in table.backends:
-            self._apply_backend(row)
-        for call in orphans:
-            self._route(call)
-        for name in list(self._parked):
-            self._unpark(name)
-
-    def _apply_backend(self, row: Backend) -> None:
-        pool = self._pools.get(row.tag)
-        if pool is None:
-            pool = self._pools[row.tag] = Pool(row)
-        pool.row = row
-        listed = {replica.id: replica for replica in row.replicas}
-        for gone in pool.channels.keys() - listed.keys():
-            pool.channels.pop(gone).retire()
-        for replica in row.replicas:
-            channel = pool.channels.get(replica.id)
-            if channel is None:
-                channel = pool.channels[replica.id] = Channel(self, pool, replica, row.max_concurrent_queries)
-                self.connector.connect(channel)
-            else:
-                channel.resize(row.max_concurrent_queries)
-        pool.candidates = list(pool.channels.values())
-        self.room(pool)
-
-    def _drop_pool(self, tag: str) -> list[Call]:
-        """Forget a deleted backend; return the calls that waited for it, to be routed anew."""
-        pool = self._pools.pop(tag)
-        for channel in pool.candidates:
-            channel.retire()
-        calls = list(pool.line)
-        pool.line.clear()
-        return calls
-
-    def _unpark(self, name: str) -> None:
-        target = self._targets.get(name)
-        if target is not None and target.splitter is None:
-            return
-        for call in list(self._parked.pop(name)):
-            self._route(call)
+            pool = self._pools.get(row.tag)
+            if pool is None:
+                pool = self._pools[row.tag] = Pool(self, row)
+            pool.apply(row)
+        for call in orphans + self._routes.unpark():
+            self.route(call)
 
     # -- a call's way out ---------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
         """Take a new call; it hears through `answered`, `data` and `failed`."""
         call.began = self.clock()
-        if self.table is not None and self.table.closing:
-            self._fail(call, "draining", f"instance {self.table.instance!r} is shutting down")
+        call.order = self._submitted
+        self._submitted += 1
+        if self._closed:
+            self.fail(call, "draining", "this process stopped serving")
+            return
+        if self.table is not None and self.table.closing and not call.nested:
+            self.fail(call, "draining", f"instance {self.table.instance!r} is shutting down")
             return
         self._deadlines.add(call)
-        self._route(call)
+        target = self._routes.targets.get(call.endpoint)
+        if target is not None and target.shadows:
+            self._copy(call, target.shadows)
+        self.route(call)
 
-    def _route(self, call: Call) -> None:
-        target = self._targets.get(call.endpoint)
+    def _copy(self, call: Call, shadows: tuple[tuple[str, float], ...]) -> None:
+        """Send copies of a call to the shadows of its endpoint, each by a draw of its own."""
+        if call.upload is not None and not call.upload.ended:
+            return  # its body is still arriving, and goes to one backend only
+        for tag, share in shadows:
+            if tag in self._pools and self.draw() < share:
+                shadow = Shadow(self, call, max(1, int((call.deadline - self.clock()) * 1000)))
+                shadow.began = call.began
+                self._deadlines.add(shadow)
+                self._give(shadow, tag)
+
+    def route(self, call: Call) -> None:
+        """Give a call to the backend that the traffic of its endpoint says, or let it wait for traffic."""
+        target = self._routes.targets.get(call.endpoint)
         if target is None:
             if self.table is None or call.missing_ok:
                 self._park(call)
             else:
-                self._fail(call, "not_found", f"no endpoint {call.endpoint!r}; serve.list_endpoints() shows them all")
-        elif target.only and call.shard_key is None:
-            self._assign(call, target.only)
-        elif target.splitter is None:
-            self._park(call)
-        elif call.shard_key is None:
-            self._assign(call, target.splitter.choose(self._draw()))
-        else:
-            self._assign(call, target.splitter.choose_by_key(call.shard_key))
-
-    def _park(self, call: Call) -> None:
-        parked = self._parked.setdefault(call.endpoint, OrderedDict())
-        if len(parked) >= _MAX_PARKED:
-            self._fail(call, "no_traffic", f"endpoint {call.endpoint!r} has no traffic and {_MAX_PARKED} calls wait", 1)
+                self.fail(call, "not_found", f"no endpoint {call.endpoint!r}; serve.list_endpoints() shows them all")
             return
-        call.state = PARKED
-        parked[call] = None
+        tag = target.only or target.choose(call.shard_key, self.draw)
+        if not tag:
+            self._park(call)
+            return
+        self._give(call, tag)
 
-    def _assign(self, call: Call, tag: str) -> None:
+    def _give(self, call: Call, tag: str) -> None:
+        """Send a call to a replica of a backend, or let it wait for one."""
         pool = call.pool = self._pools[tag]
         call.tally = pool.tally(call.endpoint)
         pool.budget.called(call.began)
         if not pool.line:
-            channel = pick(pool.candidates, self._draw())
+            channel = pick(pool.candidates, self.draw())
             if channel is not None:
-                self._send(call, channel)
+                self.send(call, channel)
                 return
-        self._wait(call, pool)
-
-    def _wait(self, call: Call, pool: Pool) -> None:
-        ahead, now = len(pool.line), self.clock()
-        rate = pool.rate.per_second(now)
-        refusal = shed.refuse(ahead, pool.row.max_queued, rate, call.deadline - now)
+        refusal = pool.join(call)
         if refusal is not None:
-            detail = f"backend {pool.row.tag!r}: {refusal.why}"
-            self._fail(call, "queue_full", detail, refusal.retry_after_s)
-            return
-        call.state = LINED
-        pool.line[call] = None
+            self.fail(call, "queue_full", f"backend {tag!r}: {refusal.why}", refusal.retry_after_s)
 
-    def _send(self, call: Call, channel: Channel) -> None:
+    def _park(self, call: Call) -> None:
+        if not self._routes.park(call):
+            self.fail(call, "no_traffic", f"endpoint {call.endpoint!r} has no traffic and {MAX_PARKED} calls wait", 1)
+
+    def send(self, call: Call, channel: Channel) -> bool:
+        """Send `call` to a channel that is open; False if the call ended instead."""
         left_s = call.deadline - self.clock()
         if left_s <= 0:
-            self._deadlines.remove(call)
-            self._expired(call)
-            return
+            self.expired(call)
+            return False
         call.state = FLYING
         call.started = False
+        try:
+            channel.start(call, int(left_s * 1000) + 1)
+        except ValueError as error:
+            self.fail(call, "too_large", f"the call to endpoint {call.endpoint!r} cannot be sent: {error}")
+            return False
         assert call.tally is not None
         call.tally.assigned += 1
-        channel.start(call, int(left_s * 1000) + 1)
-
-    def room(self, pool: Pool) -> None:
-        """Send calls of the line while some replica has room."""
-        line = pool.line
-        while line:
-            channel = pick(pool.candidates, self._draw())
-            if channel is None:
-                return
-            call, _ = line.popitem(last=False)
-            self._send(call, channel)
+        return True
 
     def flush_later(self, channel: Channel) -> None:
         """Send what waits on `channel` once this turn of the loop is over."""
@@ -246,10 +191,8 @@ class Router:
     def answered(self, call: Call, flags: int, head: bytes, body: bytes | memoryview) -> None:
         """Hand the head of an answer to its call."""
         self._deadlines.remove(call)
-        now = self.clock()
-        assert call.tally is not None and call.pool is not None
-        call.tally.answer(now - call.began)
-        call.pool.rate.count(now, bool(call.pool.line))
+        assert call.tally is not None
+        call.tally.answer(self.clock() - call.began)
         if flags & END:
             call.state = DONE
             call.channel = None
@@ -269,56 +212,25 @@ class Router:
         self._deadlines.remove(call)
         call.state = DONE
         call.channel = None
-        assert call.tally is not None and call.pool is not None
-        call.pool.rate.count(self.clock(), bool(call.pool.line))
+        assert call.tally is not None
         call.tally.fail(failure.reason)
         call.failed(failure, body)
 
+    def broken(self, call: Call, why: str) -> None:
+        """End a call whose frames made no sense, or whose owner could not take them; its slot waits for the last."""
+        if call.state != DONE:
+            self._leave(call)
+        self.fail(call, "internal", f"the call to endpoint {call.endpoint!r} failed: {why}")
+
     def rejected(self, call: Call, why: bytes) -> None:
-        """Route a call again that a replica refused before it started."""
-        call.channel = None
-        if why == heads.EXPIRED:
-            self._deadlines.remove(call)
-            self._expired(call)
-            return
-        if why not in (heads.BUSY, heads.DRAINING):
-            tag = call.pool.row.tag if call.pool is not None else ""
-            self._fail(call, "internal", f"a replica of backend {tag!r} refused the call: {why.decode('latin-1')}")
-            return
-        self._again(call)
+        """Hear that a replica refused a call before it started."""
+        again.rejected(self, call, why)
 
     def channel_lost(self, channel: Channel, calls: list[Call], clean: bool) -> None:
-        """Decide for each call on a lost link whether it may be sent again."""
-        now = self.clock()
-        for call in calls:
-            call.channel = None
-            if call.started or call.idempotent:  # an idempotent call is not announced, so it may have run
-                call.attempts += 1
-            verdict = after_loss(_progress(call, clean), call.idempotent, call.attempts, channel.pool.budget.left(now))
-            if isinstance(verdict, Retry):
-                if verdict.charged:
-                    channel.pool.budget.spend(now)
-                self._again(call)
-            else:
-                self._fail(call, verdict.reason, f"backend {channel.pool.row.tag!r}: {verdict.detail}")
+        """Hear that a link was lost with calls on it; see `again.lost`."""
+        again.lost(self, channel, calls, clean)
         self.connector.lost(channel)
-        if channel.pool.line:
-            self.room(channel.pool)
-
-    def _again(self, call: Call) -> None:
-        """Put a call back to the head of its line: it was here first."""
-        pool = call.pool
-        assert pool is not None and call.tally is not None
-        if call.upload is not None:
-            call.upload.rewind()
-        call.tally.retried += 1
-        if self._pools.get(pool.row.tag) is not pool:
-            self._route(call)
-            return
-        call.state = LINED
-        pool.line[call] = None
-        pool.line.move_to_end(call, last=False)
-        self.loop.call_soon(self.room, pool)  # not now: the caller is in the middle of a batch of frames
+        channel.pool.room()
 
     def abandon(self, call: Call) -> None:
         """Give up a call whose caller is gone; it hears nothing more."""
@@ -338,87 +250,78 @@ class Router:
 
     def _leave(self, call: Call) -> None:
         if call.state == PARKED:
-            parked = self._parked.get(call.endpoint)
-            if parked is not None:
-                parked.pop(call, None)
+            self._routes.leave(call)
         elif call.state == LINED and call.pool is not None:
             call.pool.line.pop(call, None)
         elif call.channel is not None:
             call.channel.cancel(call)
 
-    def _expired(self, call: Call) -> None:
+    def expired(self, call: Call) -> None:
+        """End a call whose time is up."""
         state, pool = call.state, call.pool
         self._leave(call)
         waited = f"{self.clock() - call.began:.3f} s"
         if state == PARKED:
-            self._fail(call, "no_traffic", f"endpoint {call.endpoint!r} got no traffic within {waited}", 1)
-        elif pool is not None and not pool.alive:
-            self._fail(call, "no_replica", f"backend {pool.row.tag!r} had no living replica for {waited}", 1)
+            self.fail(call, "no_traffic", f"endpoint {call.endpoint!r} got no traffic within {waited}", 1)
+        elif state == LINED and pool is not None and not pool.alive:
+            self.fail(call, "no_replica", f"backend {pool.row.tag!r} had no living replica for {waited}", 1)
         else:
-            self._fail(call, "deadline", f"no answer from endpoint {call.endpoint!r} within {waited}")
+            self.fail(call, "deadline", f"no answer from endpoint {call.endpoint!r} within {waited}")
 
-    def _fail(self, call: Call, reason: str, detail: str, retry_after_s: int = 0) -> None:
+    def fail(self, call: Call, reason: str, detail: str, retry_after_s: int = 0) -> None:
+        """End a call with an error of ours."""
         self._deadlines.remove(call)
         call.state = DONE
         tally = call.tally
         if tally is None:
             tally = self._tallies.get(call.endpoint)
-            if tally is None and call.endpoint in self._targets:  # unknown names never become labels
+            if tally is None and call.endpoint in self._routes.targets:  # unknown names never become labels
                 tally = self._tallies[call.endpoint] = Tally(call.endpoint, "")
         if tally is not None:
             tally.fail(reason)
         call.failed(Failure(reason, detail), b"", retry_after_s)
 
+    def knows(self, pool: Pool) -> bool:
+        """Return whether the table in force still has the pool's backend."""
+        return self._pools.get(pool.row.tag) is pool
+
     def endpoint(self, name: str) -> Endpoint | None:
         """Return the endpoint of that name, None if no table names it."""
-        target = self._targets.get(name)
+        target = self._routes.targets.get(name)
         return None if target is None else target.endpoint
 
     # -- for others ---------------------------------------------------------------------------------
 
+    def linked(self, channel: Channel) -> None:
+        """Hear that a channel has a link."""
+        self._linked.add(channel)
+
+    def unlinked(self, channel: Channel) -> None:
+        """Hear that a channel has none any more."""
+        self._linked.discard(channel)
+
     def rows(self) -> list[Row]:
         """Return all counts, and per backend what is in flight and waiting now."""
-        rows = [tally.row() for tally in self._tallies.values()]
-        for name, parked in self._parked.items():
-            rows.append(Row(endpoint=name, backend="", waiting=len(parked)))
-        for tag, pool in self._pools.items():
-            rows.extend(tally.row() for tally in pool.tallies.values())
-            flying = sum(len(channel.streams) for channel in pool.candidates)
-            rows.append(Row(endpoint="", backend=tag, in_flight=flying, waiting=len(pool.line)))
-        return rows
+        return rows(self._tallies.values(), self._routes.parked, self._pools.values(), self._linked)
 
     def held(self) -> int:
         """Return how many slots and places in lines are taken now; 0 when nothing is under way."""
-        flying = sum(len(channel.streams) for pool in self._pools.values() for channel in pool.candidates)
+        flying = sum(len(channel.streams) for channel in self._linked)
         lined = sum(len(pool.line) for pool in self._pools.values())
-        return flying + lined + sum(len(parked) for parked in self._parked.values())
+        return flying + lined + sum(len(parked) for parked in self._routes.parked.values())
 
     def close(self) -> None:
-        """Close every link; calls under way fail with `draining`."""
-        for pool in self._pools.values():
-            lined = list(pool.line)
-            pool.line.clear()
-            flying = []
-            for channel in pool.candidates:
-                flying += [call for call in channel.streams.values() if call.channel is channel]
-                channel.close()
-            for call in lined + flying:
-                self._fail(call, "draining", "this process stopped serving")
-        for parked in self._parked.values():
-            for call in list(parked):
-                self._fail(call, "draining", "this process stopped serving")
+        """Close every link; calls under way fail with `draining`, and so do later ones."""
+        self._closed = True
+        calls = [call for parked in self._routes.parked.values() for call in parked]
+        calls += [call for pool in self._pools.values() for call in pool.line]
+        for channel in list(self._linked):
+            calls += [call for call in channel.streams.values() if call.channel is channel]
+            channel.close()
+        self._routes = Routes()
         self._pools.clear()
-        self._parked.clear()
         self.connector.close()
         self._deadlines.close()
-
-
-def _progress(call: Call, clean: bool) -> Progress:
-    """Say how far a call had come when its link was lost."""
-    if call.state == ANSWERING:
-        return Progress.ANSWERING
-    if call.upload is not None and call.upload.granted:
-        return Progress.STREAMED
-    if call.started:
-        return Progress.STARTED
-    return Progress.UNSEEN if clean else Progress.GIVEN_UP
+        for call in calls:
+            call.channel = None
+            self.fail(call, "draining", "this process stopped serving")

@@ -1,0 +1,264 @@
+"""Runs an ASGI app: one task per request, its lifespan around them all.
+
+Open + Inflow ─► scope, receive ─► app ─► send ─► HEAD + DATA under credit        (ASGI 3.0, spec version 2.4)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from rayserve.context import enter
+from rayserve.errors import BadRequestError, BadResultError
+from rayserve.replica import websocket
+from rayserve.replica.inflow import Broken
+from rayserve.replica.outflow import Outflow
+from rayserve.replica.streaming import until_clear
+from rayserve.replica.work import Work
+from rayserve.response import render_headers
+from rayserve.wire.heads import Open
+
+if TYPE_CHECKING:
+    from rayserve.replica.invoke import Invoker
+
+__all__ = ["AppRunner", "Cycle", "Lifespan", "LifespanError", "scope_of"]
+
+_log = logging.getLogger("rayserve.user")
+_VERSION: Final = {"version": "3.0", "spec_version": "2.4"}
+
+ASGIApp = Callable[..., Awaitable[None]]
+Message = MutableMapping[str, Any]
+
+
+def scope_of(head: Open, state: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the scope of an HTTP request (ASGI specification, HTTP & WebSocket ASGI Message Format 2.4)."""
+    host, _, port = head.client.rpartition(":")
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": _VERSION,
+        "http_version": head.http_version,
+        "method": head.method,
+        "scheme": head.scheme,
+        "path": unquote_to_bytes(head.target).decode("utf-8", "replace"),
+        "raw_path": head.target.encode("ascii"),
+        "query_string": head.query,
+        "root_path": unquote_to_bytes(head.root).decode("utf-8", "replace"),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers],
+        "client": (host.strip("[]"), int(port)) if port.isdecimal() else None,
+        "server": _server_of(head),
+    }
+    if state is not None:
+        scope["state"] = state.copy()
+    return scope
+
+
+def _server_of(head: Open) -> tuple[str, int | None] | None:
+    for name, value in head.headers:
+        if name == "host":
+            host, colon, port = value.rpartition(":")
+            if colon and port.isdecimal():
+                return (host, int(port))
+            return (value, 443 if head.scheme in ("https", "wss") else 80)
+    return None
+
+
+class Cycle:
+    """One request and its answer, as `receive` and `send`."""
+
+    __slots__ = ("_gone", "_headers", "_outflow", "_received", "_started", "_status", "_work", "complete")
+
+    def __init__(self, work: Work) -> None:
+        """Serve `work`."""
+        self._work = work
+        self._received = False
+        self._gone = asyncio.Event()
+        self._started = False
+        self._status = 500
+        self._headers = b""
+        self._outflow: Outflow | None = None
+        self.complete = False
+
+    def cancel(self) -> None:
+        """Hear that nobody waits any more: `receive` says so, and `send` drops."""
+        self._gone.set()
+
+    async def receive(self) -> Message:
+        """Return the next piece of the request, then wait for the client to leave."""
+        work = self._work
+        if not self._received:
+            if work.inflow is None:
+                self._received = True
+                return {"type": "http.request", "body": work.body, "more_body": False}
+            try:
+                piece = await work.inflow.next_piece()
+            except Broken:
+                return {"type": "http.disconnect"}
+            self._received = not piece or work.inflow.whole
+            return {"type": "http.request", "body": piece, "more_body": not self._received}
+        if not self.complete:
+            await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take a piece of the answer; waits while the client is slow."""
+        kind = message["type"]
+        if work_gone(self._work):
+            return  # ASGI 2.4 allows an OSError here; silence is what apps of every age can bear
+        if kind == "http.response.start":
+            if self._started:
+                raise RuntimeError("the app sent http.response.start twice")
+            self._started = True
+            self._status = message["status"]
+            self._headers = _rendered(message.get("headers", ()))
+        elif kind == "http.response.body":
+            if not self._started:
+                raise RuntimeError("the app sent http.response.body before http.response.start")
+            if self.complete:
+                raise RuntimeError("the app sent http.response.body after the last one")
+            await self._body(bytes(message.get("body", b"")), bool(message.get("more_body", False)))
+        else:
+            raise RuntimeError(f"the app sent {kind!r}, which is not known here")
+
+    async def _body(self, body: bytes, more: bool) -> None:
+        work = self._work
+        session = work.session
+        if self._outflow is None:
+            if not more:
+                self.complete = True
+                session.answer(work, self._status, self._headers, body)
+                return
+            self._outflow = session.begin(work, self._status, self._headers)
+        outflow = self._outflow
+        self.complete = not more
+        clear = outflow.push([body], end=not more)
+        session.dirty(session.link)
+        if not clear:
+            await until_clear(outflow)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the app sent anything."""
+        return self._outflow is not None or self.complete
+
+
+def work_gone(work: Work) -> bool:
+    """Return whether nobody waits for `work` any more."""
+    return work.cancelled or work.ended
+
+
+def _rendered(headers: Any) -> bytes:
+    return render_headers([(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers])
+
+
+class LifespanError(BadResultError):
+    """The app's startup failed."""
+
+
+class Lifespan:
+    """The app's lifespan: startup before the first request, shutdown after the last."""
+
+    def __init__(self, app: ASGIApp, mode: str) -> None:
+        """Prepare.
+
+        Args:
+            app: the app.
+            mode: "auto", "on" or "off".
+        """
+        self._app = app
+        self._mode = mode
+        self.state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._started: asyncio.Future[str]
+        self._stopped: asyncio.Future[str]
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Run the app's startup.
+
+        Raises:
+            LifespanError: it failed, or the app has none and the mode is "on".
+        """
+        if self._mode == "off":
+            return
+        loop = asyncio.get_running_loop()
+        self._started, self._stopped = loop.create_future(), loop.create_future()
+        self._task = loop.create_task(self._run())
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        why = await self._started
+        if why:
+            raise LifespanError(f"the app's startup failed: {why}")
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Run the app's shutdown, for at most `timeout_s` seconds."""
+        if self._task is None or self._task.done():
+            return
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        try:
+            async with asyncio.timeout(timeout_s):
+                why = await self._stopped
+        except TimeoutError:
+            why = f"no answer within {timeout_s} s"
+        if why:
+            _log.error("the app's shutdown failed: %s", why)
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": _VERSION, "state": self.state}
+        try:
+            await self._app(scope, self._inbox.get, self._send)
+            why = "it returned before startup.complete"
+        except BaseException as error:
+            why = f"{type(error).__name__}: {error}"
+            if self._mode == "auto" and not self._started.done():
+                _log.info("the app has no lifespan (%s)", why)
+                why = ""
+        for future in (self._started, self._stopped):
+            if not future.done():
+                future.set_result(why if future is self._started else "")
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        future = self._started if kind.startswith("lifespan.startup") else self._stopped
+        if not future.done():
+            failed = kind.endswith(".failed")
+            future.set_result((message.get("message") or "the app gave no reason") if failed else "")
+
+
+class AppRunner:
+    """An ASGI app on the loop of a replica: its lifespan, and a task per request.
+
+    Attributes:
+        lifespan: of the app.
+    """
+
+    def __init__(self, app: ASGIApp, lifespan: str) -> None:
+        """Prepare to run `app`; `lifespan` is "auto", "on" or "off"."""
+        self._app = app
+        self.lifespan = Lifespan(app, lifespan)
+
+    async def serve(self, work: Work, invoker: Invoker) -> None:
+        """Run the app for one request."""
+        head = work.head
+        if not isinstance(head, Open):
+            invoker.failed(work, BadRequestError("this backend is a web app; call it by HTTP"))
+            return
+        enter(invoker.state(work))
+        work.session.started(work)
+        if head.scheme in ("ws", "wss"):
+            await websocket.serve(self._app, scope_of(head, self.lifespan.state), work, invoker)
+            return
+        cycle = Cycle(work)
+        work.on_cancel = cycle.cancel
+        if work.cancelled:
+            cycle.cancel()
+        try:
+            await self._app(scope_of(head, self.lifespan.state), cycle.receive, cycle.send)
+            if not cycle.complete and not work_gone(work):
+                raise BadResultError("the app returned without completing its answer")
+        except BaseException as error:
+            if not work.cancelled:
+                invoker.failed(work, error)
+        if work.cancelled:
+            work.session.drop(work)

@@ -1,0 +1,114 @@
+"""Answers made bit by bit: generators, async generators, streaming responses.
+
+    user code ── chunk ──► Outflow ─► DATA under credit        clear again? ─► the next chunk
+    first chunk raised: an error answer · later: FAIL, and the ingress cuts the connection · caller gone: close()
+
+A chunk is asked for only when all before it have left: a slow client pauses the generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final, Protocol
+
+from rayserve.replica.outflow import Outflow
+from rayserve.replica.work import Work
+
+__all__ = ["Begin", "Encode", "Waits", "send_async", "send_sync", "until_clear"]
+
+# How much an async stream may send before others on the loop get a turn.
+_TURN_CHUNKS: Final = 16
+_TURN_BYTES: Final = 64 * 1024
+_TURN_S: Final = 0.001
+
+Begin = Callable[[], Outflow]
+Encode = Callable[[Any], list[bytes | memoryview]]
+
+
+class Waits(Protocol):
+    """What can hold the thread of user code while a stream is held back."""
+
+    def until_clear(self, outflow: Outflow) -> None:
+        """Return when nothing is held back; the sockets are read meanwhile."""
+
+
+def send_sync(work: Work, chunks: Iterator[Any], begin: Begin, encode: Encode, waits: Waits) -> None:
+    """Send what `chunks` yields; each chunk leaves at once.
+
+    Args:
+        work: the call that is answered.
+        chunks: the stream; whoever made it closes it.
+        begin: sends the head, once the first chunk is there.
+        encode: turns an item into bytes.
+        waits: holds this thread while the client is slow.
+
+    Raises:
+        Exception: what the stream raised.
+    """
+    outflow: Outflow | None = None
+    link = work.session.link
+    for item in chunks:
+        if work.cancelled:
+            break
+        parts = encode(item)
+        if outflow is None:
+            outflow = begin()
+        clear = outflow.push(parts)
+        link.flush()
+        if not clear:
+            waits.until_clear(outflow)
+    _end(work, outflow or begin())
+
+
+async def send_async(work: Work, chunks: AsyncIterator[Any], begin: Begin, encode: Encode) -> None:
+    """Send what `chunks` yields from the loop; other tasks get their turn. See `send_sync`."""
+    outflow: Outflow | None = None
+    session = work.session
+    sent = count = 0
+    since = time.monotonic()
+    async for item in chunks:
+        if work.cancelled:
+            break
+        parts = encode(item)
+        if outflow is None:
+            outflow = begin()
+        clear = outflow.push(parts)
+        session.dirty(session.link)
+        sent += sum(len(part) for part in parts)
+        count += 1
+        if not clear:
+            await until_clear(outflow)
+        elif count >= _TURN_CHUNKS or sent >= _TURN_BYTES or time.monotonic() - since >= _TURN_S:
+            await asyncio.sleep(0)
+        else:
+            continue
+        sent = count = 0
+        since = time.monotonic()
+    _end(work, outflow or begin())
+
+
+async def until_clear(outflow: Outflow) -> None:
+    """Wait on the loop until nothing is held back."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def done() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(done)
+
+    if outflow.when_clear(wake):
+        await future
+
+
+def _end(work: Work, outflow: Outflow) -> None:
+    session = work.session
+    if work.cancelled:
+        session.drop(work)
+    else:
+        outflow.push([], end=True)
+        session.dirty(session.link)

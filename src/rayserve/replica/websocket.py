@@ -1,0 +1,245 @@
+"""A WebSocket as an ASGI app sees it: scope type "websocket" over the two byte streams of one call.
+
+    Inflow ─► MessageDecoder ─► receive ─► app ─► send ─► accept: HEAD 101 · messages: DATA under credit · close
+
+The ingress speaks RFC 6455 with the client; here are only messages. A close before `websocket.accept` is a 403, or the
+answer that the app sends by the `websocket.http.response` extension. ASGI specification, WebSocket 2.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rayserve.errors import BadResultError
+from rayserve.replica.inflow import Broken, Inflow
+from rayserve.replica.invoke import user_traceback
+from rayserve.replica.streaming import until_clear
+from rayserve.response import render_headers
+from rayserve.wire import messages
+from rayserve.wire.heads import Failure
+from rayserve.wire.messages import ABNORMAL, BINARY, MAX_MESSAGE, NORMAL, TEXT, MessageDecoder, is_sendable
+
+if TYPE_CHECKING:
+    from rayserve.replica.invoke import Invoker
+    from rayserve.replica.outflow import Outflow
+    from rayserve.replica.work import Work
+
+__all__ = ["Disconnected", "Socket", "serve"]
+
+_log = logging.getLogger("rayserve.user")
+_TURN: Final = 16  # messages in a row until other tasks get a turn
+
+Message = MutableMapping[str, Any]
+
+
+class Disconnected(OSError):
+    """The app sent something to a client that is gone (ASGI 2.4 asks for an OSError)."""
+
+
+async def serve(app: Callable[..., Awaitable[None]], scope: dict[str, Any], work: Work, invoker: Invoker) -> None:
+    """Run `app` for the WebSocket that `work` asks for; `scope` is as of an HTTP request."""
+    socket = Socket(work)
+    try:
+        await app(_of_websocket(scope), socket.receive, socket.send)
+        socket.finish()
+    except BaseException as error:
+        if not work.cancelled:
+            socket.failed(error, invoker)
+    if work.cancelled:
+        work.session.drop(work)
+
+
+def _of_websocket(scope: dict[str, Any]) -> dict[str, Any]:
+    del scope["method"]
+    offered = b",".join(value for name, value in scope["headers"] if name == b"sec-websocket-protocol")
+    scope["type"] = "websocket"
+    scope["subprotocols"] = [each.strip() for each in offered.decode("latin-1").split(",") if each.strip()]
+    scope["extensions"] = {"websocket.http.response": {}}
+    return scope
+
+
+class Socket:
+    """One WebSocket, as `receive` and `send`."""
+
+    __slots__ = ("_closed", "_connected", "_decoder", "_denial", "_done", "_long", "_messages", "_outflow", "_turn",
+                 "_work")  # fmt: skip
+
+    def __init__(self, work: Work) -> None:
+        """Serve `work`."""
+        self._work = work
+        self._connected = False
+        self._outflow: Outflow | None = None  # once it is accepted
+        self._denial: tuple[int, bytes, list[bytes]] | None = None
+        self._done = False  # it was denied
+        self._closed: tuple[int, str] | None = None  # code and reason, once either side has closed
+        self._decoder = MessageDecoder(MAX_MESSAGE)
+        self._messages: deque[tuple[int, bytes]] = deque()
+        self._long = bytearray()  # of a message that comes in pieces
+        self._turn = 0
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """Return that a client asks, then its messages, then that it is gone."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        await self._breathe()
+        inflow = self._work.inflow
+        while not self._messages and self._closed is None:
+            await self._gather(inflow)
+        if self._closed is None:
+            kind, payload = self._messages.popleft()
+            if kind == TEXT:
+                return {"type": "websocket.receive", "text": payload.decode("utf-8")}
+            if kind == BINARY:
+                return {"type": "websocket.receive", "bytes": payload}
+            self._closed = messages.read_close(payload)
+        code, reason = self._closed
+        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+    async def _gather(self, inflow: Inflow | None) -> None:
+        """Wait for the next bytes, and take them apart."""
+        try:
+            data = b"" if inflow is None else await inflow.next_piece()
+        except Broken:
+            data = b""
+        if not data:
+            self._closed = ABNORMAL, ""
+            return
+        for kind, payload, _, last in self._decoder.feed(data):
+            if self._long or not last:
+                self._long += payload
+                if not last:
+                    continue
+                payload = bytes(self._long)
+                self._long.clear()
+            self._messages.append((kind, payload))
+
+    async def _breathe(self) -> None:
+        """Let others on the loop have a turn."""
+        self._turn += 1
+        if self._turn >= _TURN:
+            self._turn = 0
+            await asyncio.sleep(0)
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the app; waits while the client is slow.
+
+        Raises:
+            Disconnected: the client is gone.
+            RuntimeError: the message is out of order, or unknown.
+        """
+        kind = message["type"]
+        if self._work.cancelled or self._work.ended:
+            raise Disconnected("the client of this WebSocket is gone")
+        if self._outflow is not None:
+            await self._send_on(kind, message, self._outflow)
+        elif self._done:
+            raise RuntimeError(f"the app sent {kind!r} after it had denied the WebSocket")
+        elif kind == "websocket.http.response.start" and self._denial is None:
+            self._denial = int(message["status"]), _rendered(message), []
+        elif kind == "websocket.http.response.body" and self._denial is not None:
+            status, headers, pieces = self._denial
+            pieces.append(bytes(message.get("body", b"")))
+            if not message.get("more_body", False):
+                self._deny(status, headers, b"".join(pieces))
+        elif self._denial is not None:
+            raise RuntimeError(f"the app sent {kind!r} in the middle of a denial")
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            self._deny(403, b"", b"")
+        else:
+            raise RuntimeError(f"the app sent {kind!r} before websocket.accept")
+
+    def _accept(self, message: Message) -> None:
+        work = self._work
+        headers = _rendered(message)
+        if message.get("subprotocol") is not None:
+            headers += render_headers([("sec-websocket-protocol", message["subprotocol"])])
+        self._outflow = work.session.begin(work, 101, headers)
+        work.session.dirty(work.session.link)
+        if work.state is not None:  # the time-out was for the accept: calls made from now on have their own
+            work.state.deadline = work.state.unix_deadline = None
+
+    async def _send_on(self, kind: str, message: Message, outflow: Outflow) -> None:
+        """Take a message after the accept."""
+        if kind == "websocket.close":
+            if self._closed is None:
+                code, reason = int(message.get("code") or NORMAL), message.get("reason") or ""
+                if not is_sendable(code):
+                    raise ValueError(f"a WebSocket cannot be closed with code {code}; take 1000 or one of 3000 to 4999")
+                self._closed = code, reason
+                await self._push(outflow, messages.encode_close(code, reason))
+            return  # both sides may close at once
+        if kind != "websocket.send":
+            raise RuntimeError(f"the app sent {kind!r} after websocket.accept")
+        if self._closed is not None:
+            raise Disconnected(f"this WebSocket is closed (code {self._closed[0]})")
+        text = message.get("text")
+        if text is not None:
+            data = messages.encode_message(TEXT, text.encode("utf-8"))
+        elif message.get("bytes") is not None:
+            data = messages.encode_message(BINARY, message["bytes"])
+        else:
+            raise RuntimeError("the app sent websocket.send with neither text nor bytes")
+        await self._push(outflow, data)
+        await self._breathe()
+
+    async def _push(self, outflow: Outflow, data: bytes) -> None:
+        session = self._work.session
+        clear = outflow.push([data])
+        session.dirty(session.link)
+        if not clear:
+            await until_clear(outflow)
+
+    def _deny(self, status: int, headers: bytes, body: bytes) -> None:
+        if not 200 <= status <= 599:
+            raise BadResultError(f"the app denied the WebSocket with status {status}; it takes one from 200 to 599")
+        self._done = True
+        self._work.session.answer(self._work, status, headers, body)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Hear that the app returned.
+
+        Raises:
+            BadResultError: it neither accepted nor denied the WebSocket.
+        """
+        work = self._work
+        if self._outflow is not None:
+            self._outflow.push([], end=True)
+            work.session.dirty(work.session.link)
+        elif not self._done and not work.cancelled:
+            raise BadResultError("the app returned without websocket.accept or websocket.close")
+
+    def failed(self, error: BaseException, invoker: Invoker) -> None:
+        """Hear that the app raised: an error answer before the accept, a close with 1011 after it."""
+        work = self._work
+        if self._outflow is None:
+            if not self._done:
+                invoker.failed(work, error)
+            return
+        if self._closed is not None and isinstance(error, Exception):  # Starlette raises WebSocketDisconnect
+            _log.info("WebSocket %s ended by %s after its close", work.head.request_id, type(error).__name__)
+            self.finish()
+            return
+        text = user_traceback(error)
+        _log.error("WebSocket %s failed in user code:\n%s", work.head.request_id, text)
+        work.session.fail(work, Failure("user_exception", f"the app raised {type(error).__name__}", traceback=text))
+
+
+def _rendered(message: Message) -> bytes:
+    """Render the app's headers, but for those that the handshake owns."""
+    pairs = [
+        (bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in message.get("headers", ())
+    ]
+    return render_headers([pair for pair in pairs if not pair[0].lower().startswith(("sec-websocket-", "upgrade"))])

@@ -1,0 +1,94 @@
+"""Calls a WSGI app for one request (PEP 3333).
+
+Request.environ + SCRIPT_NAME ─► app(environ, start_response) ─► iterable ─► Encoded: whole, or a stream
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from io import BufferedReader
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from rayserve.errors import BadResultError
+from rayserve.replica.inflow import Inflow
+from rayserve.request import Request
+from rayserve.response import Chunks, Encoded, render_headers
+from rayserve.wire.heads import Open
+
+__all__ = ["call_wsgi"]
+
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def call_wsgi(app: WSGIApp, head: Open, body: bytes, inflow: Inflow | None) -> Encoded:
+    """Run `app` for one request.
+
+    Args:
+        app: the app.
+        head: the request.
+        body: its body, if it is here already.
+        inflow: its body, if it still arrives.
+
+    Raises:
+        BadResultError: the app broke PEP 3333.
+        Exception: whatever the app raised.
+    """
+    environ = _environ(head, body, inflow)
+    said: list[Any] = []
+    written: list[bytes] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        if exc_info is not None and said and written:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if said and exc_info is None:
+            raise BadResultError("the app called start_response twice without exc_info")
+        said[:] = [status, headers]
+        return written.append
+
+    result = app(environ, start_response)
+    try:
+        iterator = iter(result)
+        # An app may call start_response as late as its first chunk (PEP 3333, "The start_response() callable").
+        first = next(iterator, None) if not said else None
+        if not said:
+            raise BadResultError("the app returned without calling start_response")
+        status, headers = said
+        block = render_headers(headers)
+        code = int(status.split(" ", 1)[0])
+        if isinstance(result, (list, tuple)) and first is None:
+            body_bytes = b"".join((*written, *result))
+            _close(result)
+            return Encoded(code, block, body_bytes)
+    except BaseException:
+        _close(result)
+        raise
+    early = written if first is None else [*written, first]
+    return Encoded(code, block, Chunks(_chain(early, iterator), lambda: _close(result)))
+
+
+def _environ(head: Open, body: bytes, inflow: Inflow | None) -> dict[str, Any]:
+    environ: dict[str, Any] = dict(Request(head, body).environ)
+    root = unquote_to_bytes(head.root).decode("latin-1")
+    path = unquote_to_bytes(head.target).decode("latin-1")
+    environ["SCRIPT_NAME"] = root
+    environ["PATH_INFO"] = path[len(root) :] if root and path.startswith(root) else path
+    environ["wsgi.multithread"] = True
+    environ["wsgi.multiprocess"] = True
+    environ["wsgi.errors"] = sys.stderr
+    if inflow is not None:
+        environ["wsgi.input"] = BufferedReader(inflow, 64 * 1024)
+    environ["wsgi.input_terminated"] = True
+    return environ
+
+
+def _chain(early: list[bytes], rest: Iterable[bytes]) -> Iterable[bytes]:
+    yield from early
+    yield from rest
+
+
+def _close(result: Any) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()
