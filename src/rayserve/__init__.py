@@ -44,9 +44,9 @@ if TYPE_CHECKING:
         wait,
     )
     from rayserve.apps import asgi, wsgi
-    from rayserve.sse import sse
     from rayserve.batching import accept_batch
     from rayserve.config import BackendConfig, EndpointConfig, HTTPOptions
+    from rayserve.sse import sse
 
 __all__ = [
     "BackendConfig",

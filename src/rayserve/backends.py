@@ -1,6 +1,6 @@
 """The verbs for backends: the code that answers, its settings, its replicas.
 
-    serve.create_backend(…) ─► arguments ─► sending ─► controller ─► replicas ready, routers told ─► None
+serve.create_backend(…) ─► arguments ─► sending ─► controller ─► replicas ready, routers told ─► None
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class CallResult(Call):
 
     __slots__ = (
         "_body", "_call_method", "_depth", "_error", "_io", "_parent", "_parent_deadline", "_parts", "_raw",
-        "_request_id", "_sizes", "_stream", "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters", "missing_ok",
-        "nested",
+        "_request_id", "_sizes", "_stream", "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters",
+        "missing_ok", "nested",
     )  # fmt: skip
 
     flags = CALL

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from rayserve.wire import values
@@ -98,9 +99,8 @@ class ResultStream(Iterator[Any], AsyncIterator[Any]):
                 if self._held or self._over:
                     packed = self._take()
                     break
-                loop = asyncio.get_running_loop()
-                future: asyncio.Future[None] = loop.create_future()
-                self._waiter = lambda: _resolve(loop, future)
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiter = partial(_resolve, future)
             try:
                 await future
             except asyncio.CancelledError:
@@ -138,12 +138,12 @@ class ResultStream(Iterator[Any], AsyncIterator[Any]):
             self._stop()
 
 
-def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+def _resolve(future: asyncio.Future[None]) -> None:
     def done() -> None:
         if not future.done():
             future.set_result(None)
 
     try:
-        loop.call_soon_threadsafe(done)
+        future.get_loop().call_soon_threadsafe(done)
     except RuntimeError:  # that loop is closed: nobody waits any more
         return

@@ -1,6 +1,6 @@
 """The verbs for endpoints: what clients call, and how their requests are shared out over backends.
 
-    serve.set_traffic(…) ─► arguments ─► sending ─► controller ─► every router obeys ─► None
+serve.set_traffic(…) ─► arguments ─► sending ─► controller ─► every router obeys ─► None
 """
 
 from __future__ import annotations

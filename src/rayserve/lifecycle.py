@@ -1,7 +1,7 @@
 """From `serve.init` to the end of the driver: what was started here is stopped here.
 
-    begin ─► Ray found, joined or started ─► controller found or spawned ─► its `begin` ─► Instance
-    end ◄── shutdown(), a signal in wait(), or the interpreter's exit if this process started Ray
+begin ─► Ray found, joined or started ─► controller found or spawned ─► its `begin` ─► Instance
+end ◄── shutdown(), a signal in wait(), or the interpreter's exit if this process started Ray
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Long calls tell a terminal how far they are; in a pipe or a log they say nothing.
 
-    with shown("starting backend", poll): … blocks …      poll() ──► (2, 4), asked from a thread of its own
+with shown("starting backend", poll): … blocks …      poll() ──► (2, 4), asked from a thread of its own
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One command on its way: sent with an id of its own, waited for, taken back on Ctrl-C.
 
-    verb ─► send(make) ─► Client.call("command") ─► Outcome ─► None | the error's own class
+verb ─► send(make) ─► Client.call("command") ─► Outcome ─► None | the error's own class
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 import asyncio
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -46,6 +46,7 @@ from rayserve.router.router import Router
 
 NODE = "node-1"
 INSTANCE = "mini"
+SECRET = b"s" * 32
 
 
 class Mini:
@@ -74,7 +75,7 @@ class Mini:
         self.ios: list[IOThread] = []
 
     def __enter__(self) -> Self:
-        self._hub = Hub(f"{self.folder}/feed.sock", Welcome(INSTANCE, NODE, b"s" * 32), on_report=self._report)
+        self._hub = Hub(f"{self.folder}/feed.sock", Welcome(INSTANCE, NODE, SECRET), on_report=self._report)
         self._io.do(self._hub.start)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
@@ -104,7 +105,7 @@ class Mini:
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        self.router = Router(loop, node=NODE, instance=INSTANCE, role="ingress")
+        self.router = Router(loop, node=NODE, instance=INSTANCE, role="ingress", secret=SECRET)
         clock = Clock(lambda: self._now) if self._virtual else Clock()
         self.site = Site(loop, self.router, self._options, clock)
         if not self._virtual:
@@ -134,9 +135,15 @@ class Mini:
     # -- what a controller would do -------------------------------------------------------------------
 
     def backend(
-        self, tag: str, code: Any, config: Mapping[str, Any] | None = None, replicas: int = 1, **init: Any
+        self,
+        tag: str,
+        code: Any,
+        config: Mapping[str, Any] | None = None,
+        replicas: int = 1,
+        far: bool = False,
+        **init: Any,
     ) -> Self:
-        """Start replicas of `code`, not yet published."""
+        """Start replicas of `code`, not yet published; `far` ones as if on another node, reached by TCP."""
         parsed: BackendConfig = parse_backend_config(dict(config or {}))
         rows = []
         revision = 1
@@ -150,13 +157,14 @@ class Mini:
             )  # fmt: skip
             io.start()
             self.ios.append(io)
-            spec = ReplicaSpec(INSTANCE, replica_id, NODE, self.folder, row, CodeSpec())
+            listen = "127.0.0.1" if far else ""
+            spec = ReplicaSpec(INSTANCE, replica_id, NODE, self.folder, row, CodeSpec(), SECRET, listen)
             running = RunningReplica(spec, handler, io, pickle.dumps, self._configs.__getitem__)
             self.replicas[replica_id] = running
             thread = threading.Thread(target=running.run, name=replica_id, daemon=True)
             thread.start()
             self._threads.append(thread)
-            rows.append(Replica(replica_id, NODE, running.unix))
+            rows.append(Replica(replica_id, "node-2" if far else NODE, running.unix, listen, running.port))
             self._backends[tag] = backend_row(tag, revision, parsed, handler.traits, (0, ""), tuple(rows))
         return self
 

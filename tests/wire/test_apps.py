@@ -104,7 +104,9 @@ def test_an_app_that_raises_is_a_500_and_serves_on(mini: Mini) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].endswith("/bad"):
             raise ValueError("bad")
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"X-A", b"1"), (b"content-length", b"2")]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"X-A", b"1"), (b"content-length", b"2")]}
+        )
         await send({"type": "http.response.body", "body": b"ok"})
 
     serve(mini, asgi(app))

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from rayserve.model.table import Endpoint, Traffic
 from tests.conditions import eventually
 from tests.wire.mini import Mini
+
+from rayserve.model.table import Endpoint, Traffic
 
 
 @pytest.fixture

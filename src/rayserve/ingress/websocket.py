@@ -28,7 +28,6 @@ _STUCK_S: Final = 30.0  # how long a client may take nothing, and an app none of
 _CLOSE_S: Final = 10.0  # how long a client may take to answer our close
 _LINGER_S: Final = 2.0  # how long what a client sends behind the end is read and dropped
 
-# Time limits, in the words `Watched` knows them by.
 _PING, _TAKE, _CLOSING, _END, _LEFT = "ping", "take", "closing", "end", "left"
 
 
@@ -92,14 +91,12 @@ class WebSocket(Watched, asyncio.Protocol):
             self._tell(*self._dialogue.end)
 
     def _read(self, on: bool) -> None:
-        transport = self._transport
-        if on is not transport.is_reading() and not transport.is_closing():
-            (transport.resume_reading if on else transport.pause_reading)()
+        if on is not self._transport.is_reading() and not self._transport.is_closing():
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
 
     def room(self) -> None:
         """Hear that the app took some of the messages."""
-        upload = self._call.upload
-        if upload is None or upload.size:
+        if self._call.upload is None or self._call.upload.size:
             return
         if self._told:
             self._leave()
