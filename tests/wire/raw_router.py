@@ -33,6 +33,13 @@ class RawRouter:
     def __enter__(self) -> Self:
         return self
 
+    def open(self) -> Self:
+        """Wait until the handshake is through; over TCP nothing may be sent before."""
+        while not self.link.opened:
+            assert select.select([self.sock], [], [], WITHIN_S)[0], "no WELCOME came"
+            self._frames += self.link.receive()
+        return self
+
     def __exit__(self, *_: object) -> None:
         self.link.close()
 

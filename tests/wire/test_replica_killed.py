@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.conditions import eventually
-from tests.wire.mini import Answer, Mini
+from tests.wire.http_client import Answer
+from tests.wire.mini import Mini
 from tests.wire.processes import ReplicaProcess, start
 
 from rayserve.errors import ReplicaLostError

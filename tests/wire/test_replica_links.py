@@ -15,8 +15,9 @@ from tests.wire.processes import start
 from tests.wire.raw_router import RawRouter
 
 from rayserve.errors import ReplicaLostError
+from rayserve.router import connector
 from rayserve.wire import codec
-from rayserve.wire.handshake import HANDSHAKE_BYTES, HANDSHAKE_S
+from rayserve.wire.handshake import HANDSHAKE_BYTES, HANDSHAKE_S, Refused
 
 
 @pytest.fixture
@@ -74,14 +75,16 @@ def test_over_tcp_started_is_said_and_the_retry_table_holds(mini: Mini) -> None:
     assert queued.result(10) == "done", "not started: sent again over a new link"
 
 
-def test_a_silent_replica_is_suspected_and_trusted_again(mini: Mini) -> None:
+def test_a_silent_replica_is_suspected_and_trusted_again(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "_SUSPECT_S", 0.3)
+    monkeypatch.setattr(connector, "_PING_S", 0.05)
     mini.backend("b", lambda: "x", far=True).endpoint("e", "/e", {"b": 1.0}).publish()
     assert mini.get("/e").status == 200
     (channel,) = [channel for pool in mini.router._pools.values() for channel in pool.candidates]
     lock = only(mini)._server.lock
     only(mini)._executor.run_between(lambda: None)
     with lock:  # nobody reads
-        eventually(lambda: channel.suspect, "no PONG for 1.5 s")
+        eventually(lambda: channel.suspect, "no PONG for a while")
     eventually(lambda: not channel.suspect, "it speaks again")
     assert mini.get("/e").status == 200
 
@@ -101,10 +104,11 @@ def test_a_handshake_is_bounded_in_bytes_and_needs_the_secret(mini: Mini) -> Non
     with by_tcp(replica) as flood:
         flood.sendall(codec.frame(codec.OPEN, 1, codec.END, bytes(HANDSHAKE_BYTES)))
         assert is_cut(flood)
-    for key in (b"wrong" * 8, b""):
-        with RawRouter(replica, sock=by_tcp(replica), key=key) as router:
-            assert router.is_cut()
-    with RawRouter(replica, sock=by_tcp(replica), key=SECRET) as router:
+    with RawRouter(replica, sock=by_tcp(replica), key=b"wrong" * 8) as router, pytest.raises(Refused, match="secret"):
+        router.is_cut()
+    with RawRouter(replica, sock=by_tcp(replica)) as router:
+        assert router.is_cut(), "a HELLO without a nonce is none over TCP"
+    with RawRouter(replica, sock=by_tcp(replica), key=SECRET).open() as router:
         router.call(1)
         assert router.value(1) == "x"
 

@@ -28,7 +28,7 @@ def pickled(error: BaseException, by_value: Callable[..., bytes]) -> bytes:
                 data = by_value(form, protocol=5)
                 if _alike(pickle.loads(data), error):
                     return data
-            except Exception:  # the next form holds less; the last one always loads
+            except BaseException:  # a reducer may even exit; the next form holds less
                 continue
     return pickle.dumps(UserCodeError(f"the handler raised {type(error).__name__}: {_text(error)}"), protocol=5)
 
@@ -58,12 +58,12 @@ def _alike(loaded: object, error: Exception) -> bool:
         return False
     try:
         return bool(loaded.args == error.args) or _text(loaded) == _text(error)
-    except Exception:  # arrays do not compare to one truth
+    except BaseException:  # arrays, for one, do not compare to one truth
         return True
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # its own __str__ raises
+    except BaseException:  # its own __str__ raises
         return "(it has no text)"
