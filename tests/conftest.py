@@ -7,6 +7,7 @@ limit of each test and "warnings are errors" are set in pyproject.toml.
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -23,6 +24,8 @@ settings.load_profile("steady")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point RAYSERVE_DIR at the run's own folder before any test module is imported."""
+    # A shell starts background jobs deaf to Ctrl-C, and processes inherit that; the drivers under test must hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[RUN_DIR] = os.environ["RAYSERVE_DIR"] = tempfile.mkdtemp(prefix="rs-", dir="/tmp")
 
 

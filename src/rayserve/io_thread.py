@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -30,6 +30,7 @@ from rayserve.wire.heads import Failure
 __all__ = ["IOThread"]
 
 _log = logging.getLogger(__name__)
+_PATIENCE_S: Final = 0.1
 
 
 class IOThread:
@@ -194,10 +195,16 @@ class IOThread:
     def _end(self) -> None:
         self._closed = True
         self._subscriber.close()
-        for task in self._tasks:
-            task.cancel()
         self._drain()
         self.router.close()
         self._refuse()
-        # The tasks hear of their end in the next turn, then nothing is left to do.
-        self.loop.call_soon(self.loop.call_soon, self.loop.stop)
+        self._last = self.loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Let what waits for results of other calls hear of their end, and cut off what waits for anything else."""
+        for patience_s in (_PATIENCE_S, None):
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=patience_s)
+            for task in self._tasks:
+                task.cancel()
+        self.loop.stop()

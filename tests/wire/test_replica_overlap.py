@@ -311,4 +311,4 @@ def test_a_handler_that_blocks_the_loop_is_named_in_the_log(mini: Mini, caplog: 
 
     assert "blocks_the_loop (" in caplog.text
     assert "gate.wait(10)" in caplog.text
-    eventually(lambda: not only(mini)._executor._watch._watching, "nobody watches an idle loop")
+    eventually(lambda: not only(mini)._executor._watch.watching, "nobody watches an idle loop")

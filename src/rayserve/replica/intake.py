@@ -94,8 +94,6 @@ class Intake:
 
     def enlist(self, session: Session) -> bool:
         """Let a link whose call ends take turns with those that wait; False if it does, or nobody waits."""
-        if not self.crowded:
-            return False
         with self._lock:
             return bool(self._turns.rotation) and not session.gone and self._turns.join(session)
 

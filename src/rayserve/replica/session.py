@@ -185,7 +185,9 @@ class Session:
         if self._works.pop(work.stream, None) is not work:
             return False
         work.ended = True
-        if self._intake.enlist(self):  # its slot goes to whoever is next, not to the router that hears of it first
+        work.on_cancel = None  # it refers back to the call: a cycle for each would keep the garbage collector busy
+        # Its slot goes to whoever is next, not to the router that hears of it first.
+        if self._intake.crowded and self._intake.enlist(self):
             self.link.send(codec.frame(REJECT, 0, 0, heads.BUSY, load=self._load()))
         return True
 

@@ -63,7 +63,7 @@ class Tasks:
         self._main = threading.get_ident()
         self._context = contextvars.copy_context()
         self._dirty: set[Link] = set()
-        self._running: set[object] = set()  # tasks and thread jobs of calls, batches and `run_between`
+        self._running: set[object] = set()  # calls, batches' tasks, jobs of the thread and of `run_between`
         self._jobs: deque[Callable[[], Any]] = deque()
         self._pumping = False
         self._thread = ThreadPoolExecutor(1, "user", initializer=lambda: self.invoker.enter_thread())
@@ -208,12 +208,16 @@ class Tasks:
 
     def _begin(self, work: Work, target: Target) -> None:
         if target.traits.is_async:
-            task = self._start(self._call(work, target))
+            self._running.add(work)
+            task = self._loop.create_task(self._call(work, target))
+            if not self._watch.watching:
+                self._watch.begin()
 
             def cancel() -> None:
                 task.cancel()
                 if work.state is None:  # it has not begun, and never will
                     work.session.drop(work)
+                    self._ended(work)
 
             work.on_cancel = cancel
         else:
@@ -244,6 +248,7 @@ class Tasks:
                 await asyncio.wrap_future(self._thread.submit(context.run, invoker.reply, work, left))
         except BaseException as error:
             self._failed(work, error)
+        self._ended(work)
 
     def _failed(self, work: Work, error: BaseException) -> None:
         if work.cancelled:

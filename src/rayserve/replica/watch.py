@@ -24,7 +24,11 @@ _OURS: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class LoopWatch:
-    """The watch over one loop; it costs nothing while no calls run."""
+    """The watch over one loop; it costs nothing while no calls run.
+
+    Attributes:
+        watching: somebody looks; `begin` need not be called.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, io_loop: asyncio.AbstractEventLoop, busy: Callable[[], bool]
@@ -40,14 +44,14 @@ class LoopWatch:
         self._io_loop = io_loop
         self._busy = busy
         self._thread = 0
-        self._watching = False
+        self.watching = False
         self._asked = 0.0  # when the loop was asked; 0.0 once it answered
         self._told = False
 
     def begin(self) -> None:
         """Hear that a call begins; called on the loop."""
-        if not self._watching:
-            self._watching = True
+        if not self.watching:
+            self.watching = True
             self._thread = threading.get_ident()
             self._io_loop.call_soon_threadsafe(self._look)
 
@@ -64,10 +68,10 @@ class LoopWatch:
             self._asked = now
             self._loop.call_soon_threadsafe(self._answer)
         else:
-            self._watching = False
+            self.watching = False
             if not self._busy():  # else a call began just now, and saw that we watched
                 return
-            self._watching = True
+            self.watching = True
         self._io_loop.call_later(_LOOK_S, self._look)
 
     def _answer(self) -> None:

@@ -110,5 +110,6 @@ class Work:
             state.cancelled = True
             for call in tuple(state.nested or ()):
                 call.cancel()
-        if self.on_cancel is not None:
-            self.on_cancel()
+        on_cancel = self.on_cancel  # on another thread the call may end, and let go of it
+        if on_cancel is not None:
+            on_cancel()
