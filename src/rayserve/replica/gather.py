@@ -72,25 +72,28 @@ class Batches:
         def fits(work: Work) -> bool:
             return self.prepared(work, target) and alike(work.key, first.key)
 
-        intake.gather(batch, fits)
+        def filled(batch: list[Work]) -> list[Work]:
+            """Gather, then leave out what was cancelled: a call is read after the CANCEL that came before it."""
+            intake.gather(batch, fits)
+            now = time.monotonic()
+            return [work for work in batch if work.may_run(now)]
+
+        batch = filled(batch)
         why = "idle"
         now = time.monotonic()
         until = now + rule.wait_s
         urgent = math.inf
-        known = 0
-        while rule.wait_s and len(batch) < rule.max_size:
-            urgent = min([urgent, *(halfway(work, now) for work in batch[known:])])
+        known: set[Work] = set()
+        while batch and rule.wait_s and len(batch) < rule.max_size:
+            urgent = min([urgent, *(halfway(work, now) for work in batch if work not in known)])
             left_s = min(until, urgent) - now
             if left_s <= 0:
                 why = "timeout" if until <= urgent else "deadline"
                 break
             self._wait(left_s)
+            known = set(batch)
             now = time.monotonic()
-            batch = [work for work in batch if work.may_run(now)]
-            if not batch:
-                return batch
-            known = len(batch)
-            intake.gather(batch, fits)
+            batch = filled([work for work in batch if work.may_run(now)])
             if intake.queue and len(batch) < rule.max_size:
                 break  # another kind of call waits: do not hold it up
         return self.released(batch, "full" if len(batch) >= rule.max_size else why)

@@ -181,7 +181,8 @@ class Intake:
                 work = queue.popleft()
             except IndexError:  # another user thread was quicker
                 return None
-            if work.may_run(time.monotonic()):
+            now = time.monotonic()
+            if (work.deadline >= now and not work.cancelled) or work.may_run(now):
                 return work
         return None
 

@@ -5,9 +5,11 @@ print(…) ─► "[resnet#a1b2c3] …" ─► the replica's log file, and on to
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import TextIO
 
@@ -25,6 +27,7 @@ class Tagged(io.TextIOBase):
         self._file = file
         self._beneath = beneath
         self._partial = ""
+        self._lock = threading.Lock()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -44,17 +47,23 @@ class Tagged(io.TextIOBase):
         return False
 
     def write(self, text: str) -> int:
-        """Write `text`; whole lines go out with their tag, the rest waits for its end."""
-        *lines, self._partial = (self._partial + text).split("\n")
-        for line in lines:
-            self._file.write(f"[{self._tag}] {line}\n")
-            self._beneath.write(f"[{self._tag}] {line}\n")
+        """Write `text`; whole lines go out with their tag, the rest waits for its end.
+
+        What cannot be written, as the disk is full or a pipe broken, is lost: a print must not fail a call.
+        """
+        with self._lock:
+            *lines, self._partial = (self._partial + text).split("\n")
+            out = "".join(f"[{self._tag}] {line}\n" for line in lines)
+            for stream in (self._file, self._beneath) if out else ():
+                with contextlib.suppress(OSError, ValueError):
+                    stream.write(out)
         return len(text)
 
     def flush(self) -> None:
         """Flush both streams."""
-        self._file.flush()
-        self._beneath.flush()
+        for stream in (self._file, self._beneath):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def open_logs(run_dir: str, backend: str, replica: str) -> None:
@@ -68,7 +77,7 @@ def open_logs(run_dir: str, backend: str, replica: str) -> None:
     folder = Path(run_dir) / "logs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in replica)
-    file = (folder / f"replica-{name}.log").open("a", buffering=1, encoding="utf-8")
+    file = (folder / f"replica-{name}.log").open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter(_FORMAT))
     root = logging.getLogger("rayserve")

@@ -133,12 +133,18 @@ class Server:
             return
         if sock is None:
             return
-        handshake = self._handshake(sock.family == socket.AF_UNIX)
-        link = Link(sock, self._scratch, handshake)
-        peer = self._peers[sock] = _Peer(link, handshake)
-        link.on_unsent = lambda: self._watch_writes(peer)
-        self._selector.register(sock, _READ, lambda mask: self._ready(peer, mask))
-        self._loop.call_soon_threadsafe(self._loop.call_later, HANDSHAKE_S, self._overdue, peer)
+        try:
+            handshake = self._handshake(sock.family == socket.AF_UNIX)
+            peer = self._peers[sock] = _Peer(Link(sock, self._scratch, handshake), handshake)
+            peer.link.on_unsent = lambda: self._watch_writes(peer)
+            self._selector.register(sock, _READ, lambda mask: self._ready(peer, mask))
+            self._loop.call_soon_threadsafe(self._loop.call_later, HANDSHAKE_S, self._overdue, peer)
+        except Exception:  # no secret, no memory, no loop any more: this link cannot be, the others go on
+            _log.exception("cannot serve a link")
+            self._peers.pop(sock, None)
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(sock)
+            sock.close()
 
     def _turn_away(self, listener: socket.socket, error: OSError) -> None:
         """Take a connection with the spare descriptor and drop it: left in the backlog it would wake us for ever."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_GRANT_STEP: Final = 64 * 1024
+_GRANT_STEP: Final = 128 * 1024  # half the credit: the sender is never idle, and a WINDOW frame is rare
 _HALF: Final = 1 << 31  # stream ids only grow, round and round
 _MOST_PICKLED: Final = codec.MAX_SMALL  # an exception beyond that is told by its text
 _MOST_TEXT: Final = 64 * 1024  # characters
@@ -103,7 +103,7 @@ class Session:
         return 0 < (stream - self._highest) & 0xFFFFFFFF < _HALF
 
     def _open(self, stream: int, flags: int, slot: int, head: bytes, body: bytes) -> None:
-        if not stream or not self._is_new(stream):
+        if not stream or (stream <= self._highest and not self._is_new(stream)):
             raise Violation(f"stream {stream} opened twice")
         if flags & CALL and self.role != "handle":
             raise Violation("a Python call from an ingress")

@@ -9,6 +9,7 @@ frames tell instead.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from rayserve.router.call import Call
@@ -17,19 +18,24 @@ from rayserve.wire.board import Board
 __all__ = ["Notes"]
 
 
-class Notes:
-    """The router's side of one link's board, or of none."""
+def _none() -> int:
+    return 0
 
-    __slots__ = ("_board", "_folder")
+
+class Notes:
+    """The router's side of one link's board, or of none.
+
+    Attributes:
+        take: returns a slot for a call; 0 if there is none.
+    """
+
+    __slots__ = ("_board", "_folder", "take")
 
     def __init__(self, board: Board | None = None, folder: str = "") -> None:
         """Use `board`, which was made in `folder`; None on a link between nodes."""
         self._board = board
         self._folder = folder
-
-    def take(self) -> int:
-        """Return a slot for a call; 0 if there is none."""
-        return self._board.take() if self._board is not None else 0
+        self.take: Callable[[], int] = board.take if board is not None else _none
 
     def give_back(self, slot: int) -> None:
         """Free the slot of a call that has ended; 0 is none."""
