@@ -45,7 +45,8 @@ def back(error: BaseException) -> Any:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("k"), OSError(2, "no file", "name"), HTTPError(418, {"a": 1}), QueueFullError("full"), MemoryError()]
+    "error",
+    [KeyError("k"), OSError(2, "no file", "name"), HTTPError(418, {"a": 1}), QueueFullError("full"), MemoryError()],
 )
 def test_what_pickles_well_comes_back_as_it_was(error: Exception) -> None:
     again = back(error)
