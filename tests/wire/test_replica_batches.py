@@ -75,13 +75,16 @@ def test_a_call_with_little_time_left_does_not_wait_for_its_batch_to_fill(mini: 
     assert replica.batches()[0].released == {"deadline": 1}
 
 
+@pytest.mark.parametrize("forms", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_cancelled_calls_are_left_out_of_the_batch_that_forms(mini: Mini, kind: str) -> None:
+def test_cancelled_calls_are_left_out_of_the_batch_that_forms(mini: Mini, kind: str, forms: bool) -> None:
     batcher = Batcher(kind, lambda items: items)
     replica = serve(mini, kind, batcher, max_batch_size=3, batch_wait_timeout=20)
     with RawRouter(replica) as router:
         router.call(1, "a")
         router.call(2, "b")
+        if forms:
+            eventually(lambda: replica._intake.admitted == 2 and not replica._intake.queue, "both are in a batch")
         router.cancel(1)
         router.call(3, "c")
         router.call(4, "d")
@@ -141,3 +144,15 @@ def test_async_batches_overlap_up_to_max_concurrent_batches(mini: Mini) -> None:
 
     assert [result.result(10) for result in results] == list(range(12))
     assert max(batcher.sizes) == 2
+
+
+def test_an_idle_thread_leaves_calls_to_the_batch_that_forms(mini: Mini) -> None:
+    batcher = Batcher("threads", lambda items: items)
+    replica = serve(mini, "threads", batcher, max_batch_size=2, batch_wait_timeout=5.0)
+    for _ in range(20):
+        first = mini.handle("e").remote(1)
+        eventually(lambda: replica._intake.admitted == 1 and not replica._intake.queue, "a batch forms")
+        second = mini.handle("e").remote(2)
+        assert (first.result(10), second.result(10)) == (1, 2)
+
+    assert batcher.sizes == [2] * 20

@@ -72,30 +72,26 @@ class Batches:
         def fits(work: Work) -> bool:
             return self.prepared(work, target) and alike(work.key, first.key)
 
-        def filled(batch: list[Work]) -> list[Work]:
-            """Gather, then leave out what was cancelled: a call is read after the CANCEL that came before it."""
-            intake.gather(batch, fits)
-            now = time.monotonic()
-            return [work for work in batch if work.may_run(now)]
-
-        batch = filled(batch)
+        others = intake.gather(batch, fits)
         why = "idle"
         now = time.monotonic()
         until = now + rule.wait_s
         urgent = math.inf
         known: set[Work] = set()
-        while batch and rule.wait_s and len(batch) < rule.max_size:
+        while True:
+            # Looked at after gathering: a call is read after the CANCEL that came before it.
+            batch = [work for work in batch if work.may_run(now)]
+            if not batch or not rule.wait_s or len(batch) >= rule.max_size or (known and others):
+                break  # another kind of call is not held up for long
             urgent = min([urgent, *(halfway(work, now) for work in batch if work not in known)])
             left_s = min(until, urgent) - now
             if left_s <= 0:
                 why = "timeout" if until <= urgent else "deadline"
                 break
-            self._wait(left_s)
             known = set(batch)
+            self._wait(left_s)
+            others = intake.gather(batch, fits)
             now = time.monotonic()
-            batch = filled([work for work in batch if work.may_run(now)])
-            if intake.queue and len(batch) < rule.max_size:
-                break  # another kind of call waits: do not hold it up
         return self.released(batch, "full" if len(batch) >= rule.max_size else why)
 
     def released(self, batch: list[Work], why: str) -> list[Work]:

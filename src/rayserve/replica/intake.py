@@ -186,12 +186,15 @@ class Intake:
                 return work
         return None
 
-    def gather(self, batch: list[Work], fits: Callable[[Work], bool]) -> None:
+    def gather(self, batch: list[Work], fits: Callable[[Work], bool]) -> bool:
         """Add queued calls that may share `batch` to it, in order, up to `rule.max_size`.
 
         Args:
             batch: calls that `take` returned.
             fits: whether a call may share it; it may end the call instead.
+
+        Returns:
+            Whether calls of another kind wait.
         """
         size = self.rule.max_size
         passed: list[Work] = []
@@ -204,6 +207,7 @@ class Intake:
             elif not work.ended:
                 passed.append(work)
         self.queue.extendleft(reversed(passed))
+        return bool(passed)
 
     def count(self, size: int, why: str) -> None:
         """Count a batch of `size` released because of `why`: "full", "idle", "timeout" or "deadline"."""

@@ -37,6 +37,7 @@ class ThreadPool:
         self._changed = threading.Condition()
         self._running = 0
         self._exclusive = False
+        self._gatherer = 0  # the thread whose batch takes calls now; others leave them to it
         self._stopped = False
 
     def dirty(self, link: Link) -> None:
@@ -46,7 +47,10 @@ class ThreadPool:
     def ready(self) -> None:
         """Hear that a call is ready."""
         with self._changed:
-            self._changed.notify()
+            if self._gatherer:
+                self._changed.notify_all()  # it is for that thread, if it fits
+            else:
+                self._changed.notify()
 
     def run_between(self, job: Callable[[], object]) -> None:
         """Run `job` on one of the threads, while no call runs; from any thread."""
@@ -74,6 +78,10 @@ class ThreadPool:
         """Note what is about to start, just before user code is entered."""
         for work in works:
             work.session.started(work)
+        if self._gatherer == threading.get_ident():
+            with self._changed:
+                self._gatherer = 0
+                self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
         """Wait for another call; a batch that fills waits here."""
@@ -99,6 +107,8 @@ class ThreadPool:
                 with self._changed:
                     self._running -= 1
                     self._exclusive = False
+                    if self._gatherer == threading.get_ident():
+                        self._gatherer = 0
                     self._changed.notify_all()
 
     def _next(self) -> Callable[[], object] | None:
@@ -113,8 +123,11 @@ class ThreadPool:
                         self._running += 1
                         return self._jobs.popleft()
                 elif self._intake.queue:
-                    self._running += 1
-                    return self._call
+                    if not self._gatherer:
+                        self._running += 1
+                        if self._intake.rule.max_size > 1:
+                            self._gatherer = threading.get_ident()
+                        return self._call
                 elif self._stopped:
                     return None
                 self._changed.wait()
