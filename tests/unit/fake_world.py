@@ -28,8 +28,9 @@ from rayserve.controller.outcome import Outcome
 from rayserve.controller.shell import Shell
 from rayserve.errors import PortInUseError
 from rayserve.model.facts import Facts, Report
+from rayserve.model.packed import TableReader
 from rayserve.model.spec import CodeSpec, Loaded, MethodTraits, ReplicaSpec, Traits
-from rayserve.model.table import RoutingTable, decode_table
+from rayserve.model.table import RoutingTable
 
 T = TypeVar("T")
 
@@ -158,6 +159,7 @@ class FakeDoorkeeper(Process):
         super().__init__(world, name, node)
         self.info: dict[str, Any] | None = None
         self.tables: list[RoutingTable] = []
+        self.reader = TableReader()
         self.news: list[Report | Facts] = []
         self.waiting = asyncio.Event()
 
@@ -197,7 +199,7 @@ class FakeDoorkeeper(Process):
         self.waiting.set()
 
     def _hear(self, data: bytes) -> None:
-        table = decode_table(data)
+        table = self.reader.read(data)
         if self.tables and table.stamp <= self.tables[-1].stamp:
             return
         self.tables.append(table)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayserve.feed.messages import ACK, TABLE, Ack, Cutter, FeedViolation, message, stamp_of
-from rayserve.model.table import Endpoint, RoutingTable, encode_table
+from rayserve.feed.messages import ACK, TABLE, Ack, Cutter, FeedViolation, message
+from rayserve.model.packed import encode_table
+from rayserve.model.table import Endpoint, RoutingTable
 
 _MESSAGES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)
 
@@ -48,10 +49,3 @@ def test_a_struct_travels_as_msgpack() -> None:
 def test_a_table_is_sent_as_it_came() -> None:
     table = encode_table(RoutingTable("default", 2, 5, (Endpoint("a", "/a", ("GET",)),)))
     assert Cutter(1000).feed(message(TABLE, table)) == [(TABLE, table)]
-    assert stamp_of(table) == (2, 5)
-
-
-@pytest.mark.parametrize("noise", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa5epoch\xa1x"])
-def test_what_is_no_table_has_no_stamp(noise: bytes) -> None:
-    with pytest.raises(msgspec.MsgspecError):
-        stamp_of(noise)

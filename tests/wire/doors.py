@@ -15,7 +15,8 @@ from typing import Any
 import uvloop
 
 from rayserve.controller.doorkeeper import Doorkeeper
-from rayserve.model.table import RoutingTable, encode_table
+from rayserve.model.packed import encode_table
+from rayserve.model.table import RoutingTable
 
 FAKE_INGRESS = (sys.executable, "-P", str(Path(__file__).with_name("fake_ingress.py")))
 NODE = "0123456789abcdef"

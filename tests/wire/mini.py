@@ -38,8 +38,9 @@ from rayserve.ingress.site import Site
 from rayserve.ingress.websocket import WebSocket
 from rayserve.io_thread import IOThread
 from rayserve.model.facts import Report
+from rayserve.model.packed import encode_table
 from rayserve.model.spec import CodeSpec, ReplicaSpec
-from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic, encode_table
+from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic
 from rayserve.replica.handler import Handler
 from rayserve.replica.replica import Replica as RunningReplica
 from rayserve.router.router import Router

@@ -20,7 +20,8 @@ from rayserve.feed.hub import Hub
 from rayserve.feed.messages import HELLO, REPORT, TABLE, WELCOME, Cutter, Hello, Welcome, message
 from rayserve.feed.subscriber import Subscriber
 from rayserve.model.facts import Facts, Report
-from rayserve.model.table import Endpoint, RoutingTable, encode_table
+from rayserve.model.packed import encode_table, pack_endpoint, pack_table
+from rayserve.model.table import Endpoint, RoutingTable, Traffic
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -56,6 +57,7 @@ class Listener:
     def __init__(self, path: Path, process: str = "ingress-0:1", kind: str = "ingress", replica: str = "") -> None:
         self.welcomes: list[Welcome] = []
         self.versions: list[int] = []
+        self.tables: list[RoutingTable] = []
         self.lost = 0
         self.facts = Facts(process, kind)
         self.subscriber = Subscriber(
@@ -71,6 +73,7 @@ class Listener:
 
     def on_table(self, table: RoutingTable) -> None:
         self.versions.append(table.version)
+        self.tables.append(table)
 
     def on_lost(self) -> None:
         self.lost += 1
@@ -351,3 +354,22 @@ async def read_to_end(sock: socket.socket) -> bool:
         pass
     sock.close()
     return True
+
+
+def test_changes_reach_those_who_have_the_table_before_and_a_whole_one_the_others(run: Run, path: Path) -> None:
+    def row(name: str, weight: str) -> Endpoint:
+        return Endpoint(name, f"/{name}", ("GET",), Traffic({weight: 1.0}))
+
+    async def main() -> None:
+        async with hub_at(path) as hub, listening(Listener(path, "early"), hub) as early:
+            first = RoutingTable("default", 1, 1, (row("a", "x"), row("b", "x")))
+            second = RoutingTable("default", 1, 2, (row("a", "y"), row("b", "x")))
+            assert await hub.settled(hub.publish(encode_table(first)), 5.0) == []
+            assert hub.publish(pack_table(second, [pack_endpoint(row("a", "y"))], (1, 1))) == (1, 2)
+            async with listening(Listener(path, "late"), hub) as late:
+                assert await hub.settled((1, 2), 5.0) == []
+                assert early.tables == [first, second]
+                assert late.tables == [second]
+            assert hub.publish(pack_table(second, [], (7, 7))) == (1, 2)  # not ours to apply
+
+    run(main())

@@ -65,7 +65,7 @@ class Doorkeeper:
         Args:
             settings: `instance`, `node` (Ray's id), `node_address` (for `http_host="node"`), `http_host` (None: no
                 HTTP here), `http_port` (0 picks one), `options` (`HTTPOptions` as a plain dict; `num_ingress` counts
-                the processes), `secret` (bytes), `table` (encoded, the first to be in force), and optionally
+                the processes), `secret` (bytes), `table` (packed, the first to be in force), and optionally
                 `base_dir` (default: `settings.base_dir()` of this process).
 
         Returns:
@@ -90,10 +90,10 @@ class Doorkeeper:
 
         Returns when every router connected now has it, or after 1 s; then late ingresses are killed (and start again
         with the new table), and late handle and replica processes are disconnected (and fetch it when they wake up).
-        A table older than the present one changes nothing.
+        A table older than the present one changes nothing, nor do changes to another one.
 
         Args:
-            table: encoded and packed by zlib.
+            table: packed, whole or as changes, then compressed by zlib.
 
         Returns:
             `{"stamp": [epoch, version] now in force, "late": [process names]}`.

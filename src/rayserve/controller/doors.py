@@ -197,11 +197,13 @@ class Doors:
         """Publish each newest table."""
         while True:
             await self._bell.until(lambda: door.acked < self._tables.stamp or None)
-            _, table = self._tables.current()
+            stamp, table = self._tables.current(door.acked)
             async with asyncio.timeout(_PUBLISH_WITHIN_S):
                 # Ray takes arguments over 100 kB through its object store, which costs far more than packing them.
                 answer = await self._shell.call(actor, "publish", zlib.compress(table, 1))
-            door.acked = tuple(answer["stamp"])
+            # If it could do nothing with the changes, it is another one than acknowledged the table before.
+            acked = tuple(answer["stamp"])
+            door.acked = acked if acked >= stamp else (-1, -1)
             if answer["late"]:
                 _log.warning("late routers on node %s: %s", door.node.id[:8], ", ".join(answer["late"]))
             self._bell.ring()

@@ -1,6 +1,6 @@
-"""What routers are told: desired state and ready replicas become encoded tables.
+"""What routers are told: desired state and ready replicas become packed tables.
 
-    mark() on each change ──► stamp grows ──► doors ask for current() ──► bytes, built once per stamp
+    mark() on each change ──► stamp grows ──► doors ask for current(since) ──► bytes: all, or what changed since
 
 Marks between two builds cost nothing, so a burst of changes becomes one table. Rows of records that
 nobody replaced are the same objects as before: a change of one endpoint among 1,000 builds one row.
@@ -11,29 +11,31 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from rayserve.config import BackendConfig, EndpointConfig, backend_row, endpoint_options
 from rayserve.controller.bell import Bell
 from rayserve.controller.checkpoint import Ledger
 from rayserve.controller.roster import Roster
 from rayserve.controller.state import BackendRecord, Desired, EndpointRecord
+from rayserve.model.packed import Stamp, pack_endpoint, pack_table
 from rayserve.model.spec import Traits
-from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic, join_table, pack_endpoint
+from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic
 
 __all__ = ["ALL_METHODS", "APPS", "Tables", "methods_of", "row_of"]
 
 APPS: Final = frozenset({"asgi", "wsgi"})
+_KEPT_GONE: Final = 1_000
 ALL_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 class _Row(NamedTuple):
-    """What became of an endpoint's record."""
+    """What became of an endpoint's record; `version` is that of the first table with it."""
 
     record: EndpointRecord
     mounted: bool
     endpoint: Endpoint
     packed: msgspec.Raw
+    version: int
 
 
 class Tables:
@@ -45,46 +47,55 @@ class Tables:
         self._roster = roster
         self._bell = bell
         self._version = 0
-        self._built: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
+        self._table: RoutingTable | None = None
         self._endpoints: dict[str, _Row] = {}
+        self._gone: dict[str, int] = {}  # name → version of the first table without it
+        self._known_from = 0  # who has an older table gets a whole one: we forgot what went before
         self._backends: dict[str, tuple[BackendRecord, tuple[Replica, ...], Backend]] = {}
 
     @property
-    def stamp(self) -> tuple[int, int]:
+    def stamp(self) -> Stamp:
         """Of the newest table, built or not."""
         return (self._ledger.state.epoch, self._version)
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> Stamp:
         """Note that routers must hear of a change; return the stamp of the table that will hold it."""
         self._version += 1
         self._bell.ring()
         return self.stamp
 
-    def current(self) -> tuple[tuple[int, int], bytes]:
-        """Return the newest table, encoded, and its stamp."""
-        if self._built[0] != self.stamp:
-            rows = self._endpoint_rows(self._ledger.state)
-            self._built = (self.stamp, join_table(self._rest(), [row.packed for row in rows]))
-        return self._built
+    def current(self, since: Stamp = (-1, -1)) -> tuple[Stamp, bytes]:
+        """Return the newest table, packed, and its stamp.
+
+        Args:
+            since: stamp of the table that the reader has; if it is one of ours, the changes since are all it gets.
+        """
+        table = self.build()
+        rows = self._endpoints
+        if since[0] != table.epoch or since[1] < self._known_from:
+            return table.stamp, pack_table(table, [rows[one.name].packed for one in table.endpoints])
+        version = since[1]
+        changed = [row.packed for row in rows.values() if row.version > version]
+        gone = [name for name, gone_at in self._gone.items() if gone_at > version]
+        return table.stamp, pack_table(table, changed, since, gone)
 
     def build(self) -> RoutingTable:
-        """Return the table for the present state."""
-        return replace(self._rest(), endpoints=tuple(row.endpoint for row in self._endpoint_rows(self._ledger.state)))
+        """Return the newest table, the same until the next mark."""
+        if self._table is None or self._table.stamp != self.stamp:
+            state = self._ledger.state
+            epoch, version = self.stamp
+            self._table = RoutingTable(
+                instance=state.instance,
+                epoch=epoch,
+                version=version,
+                endpoints=self._endpoint_rows(state),
+                backends=self._backend_rows(state),
+                draining=self._roster.leaving(state),
+                closing=state.closing,
+            )
+        return self._table
 
-    def _rest(self) -> RoutingTable:
-        """Return the table without its endpoints."""
-        state = self._ledger.state
-        epoch, version = self.stamp
-        return RoutingTable(
-            instance=state.instance,
-            epoch=epoch,
-            version=version,
-            backends=self._backend_rows(state),
-            draining=self._roster.leaving(state),
-            closing=state.closing,
-        )
-
-    def _endpoint_rows(self, state: Desired) -> list[_Row]:
+    def _endpoint_rows(self, state: Desired) -> tuple[Endpoint, ...]:
         old, self._endpoints = self._endpoints, {}
         apps = {tag for tag, backend in state.backends.items() if backend.traits and backend.traits.kind in APPS}
         for name, record in state.endpoints.items():
@@ -92,9 +103,12 @@ class Tables:
             row = old.get(name)
             if row is None or row.record is not record or row.mounted != mounted:
                 endpoint = _endpoint_row(record, mounted)
-                row = _Row(record, mounted, endpoint, pack_endpoint(endpoint))
+                row = _Row(record, mounted, endpoint, pack_endpoint(endpoint), self._version)
             self._endpoints[name] = row
-        return [self._endpoints[name] for name in sorted(self._endpoints)]
+        self._gone.update(dict.fromkeys(old.keys() - self._endpoints.keys(), self._version))
+        if len(self._gone) > _KEPT_GONE:
+            self._gone, self._known_from = {}, self._version
+        return tuple(self._endpoints[name].endpoint for name in sorted(self._endpoints))
 
     def _backend_rows(self, state: Desired) -> tuple[Backend, ...]:
         old, self._backends = self._backends, {}

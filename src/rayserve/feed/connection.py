@@ -23,11 +23,11 @@ from rayserve.feed.messages import (
     Cutter,
     FeedViolation,
     Hello,
-    Stamp,
     message,
 )
 from rayserve.feed.peer import peer_uid
 from rayserve.model.facts import Facts, Report
+from rayserve.model.packed import Stamp
 
 if TYPE_CHECKING:
     from rayserve.feed.hub import Hub
@@ -104,11 +104,11 @@ class Connection(asyncio.Protocol):
 
     def offer(self) -> None:
         """Send the hub's table if this subscriber has not got it and its buffer is empty."""
-        hub = self._hub
-        if self._transport is None or self.hello is None or self._full or hub.stamp <= self._sent or not hub.table:
+        latest = self._hub.latest
+        if self._transport is None or self.hello is None or self._full or latest.stamp <= self._sent:
             return
-        self._sent = hub.stamp
-        self._transport.write(message(TABLE, hub.table))
+        self._transport.write(message(TABLE, latest.after(self._sent)))
+        self._sent = latest.stamp
 
     def drop(self, why: str) -> None:
         """End the connection, sent or not; a living subscriber connects anew and gets the table."""

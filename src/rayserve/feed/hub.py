@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rayserve.feed.connection import Connection
-from rayserve.feed.messages import Hello, Stamp, Welcome, stamp_of
+from rayserve.feed.messages import Hello, Welcome
 from rayserve.model.facts import Facts, Report
+from rayserve.model.packed import Latest, Stamp
 
 __all__ = ["Hub"]
 
@@ -56,8 +57,7 @@ class Hub:
         self.welcome = welcome
         self.uid = os.getuid() if uid is None else uid
         self.on_hello, self.on_facts, self.on_report, self.on_gone = on_hello, on_facts, on_report, on_gone
-        self.table = b""
-        self.stamp: Stamp = (-1, -1)
+        self.latest = Latest()
         self.connections: set[Connection] = set()
         self._server: asyncio.AbstractServer | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -85,17 +85,16 @@ class Hub:
     def publish(self, table: bytes) -> Stamp:
         """Send a newer table to every subscriber, and to all that come later; return the stamp now in force.
 
-        An older table than the present one (of a controller that does not know it was replaced) changes nothing.
+        An older table than the present one (of a controller that does not know it was replaced) changes nothing, nor
+        do changes to another one.
 
         Raises:
             msgspec.MsgspecError: these bytes are no table.
         """
-        stamp = stamp_of(table)
-        if stamp > self.stamp:
-            self.table, self.stamp = table, stamp
+        if self.latest.take(table):
             for connection in self.connections:
                 connection.offer()
-        return self.stamp
+        return self.latest.stamp
 
     async def settled(self, stamp: Stamp, timeout_s: float) -> list[Connection]:
         """Wait until each present subscriber acknowledged `stamp` or newer, or is gone.

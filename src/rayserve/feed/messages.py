@@ -3,7 +3,7 @@
     4 bytes length of the payload, little-endian · 1 byte kind · payload: one msgpack value
 
     up    HELLO once, ACK per table, FACTS at most once a second, REPORT
-    down  WELCOME once, TABLE (the controller's bytes, untouched)
+    down  WELCOME once, TABLE (packed, whole or the changes since the last one sent)
 
 A length is never trusted: each side knows how long the other's messages can be.
 """
@@ -25,10 +25,8 @@ __all__ = [
     "Cutter",
     "FeedViolation",
     "Hello",
-    "Stamp",
     "Welcome",
     "message",
-    "stamp_of",
 ]
 
 HELLO, ACK, FACTS, REPORT = 1, 2, 3, 4
@@ -38,8 +36,6 @@ MAX_UP_BYTES = 16 * 2**20
 MAX_DOWN_BYTES = 256 * 2**20
 
 _HEADER = struct.Struct("<IB")
-
-Stamp = tuple[int, int]
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -83,25 +79,7 @@ class FeedViolation(Exception):
     """The other side sent what it must not; the connection is of no more use."""
 
 
-class _Stamped(msgspec.Struct):
-    """The part of a table that orders it; the rest is skipped unread."""
-
-    epoch: int = 0
-    version: int = 0
-
-
-_STAMPED = msgspec.msgpack.Decoder(_Stamped)
 _ENCODER = msgspec.msgpack.Encoder()
-
-
-def stamp_of(table: bytes) -> Stamp:
-    """Return `(epoch, version)` of an encoded table without decoding the rest.
-
-    Raises:
-        msgspec.MsgspecError: these bytes are no table.
-    """
-    stamped = _STAMPED.decode(table)
-    return (stamped.epoch, stamped.version)
 
 
 def message(kind: int, payload: bytes | msgspec.Struct) -> bytes:

@@ -36,7 +36,8 @@ from rayserve.feed.messages import (
 )
 from rayserve.feed.peer import peer_uid
 from rayserve.model.facts import Facts, Report
-from rayserve.model.table import RoutingTable, TableReader
+from rayserve.model.packed import TableReader
+from rayserve.model.table import RoutingTable
 
 __all__ = ["Subscriber"]
 

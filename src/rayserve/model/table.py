@@ -1,6 +1,6 @@
 """The routing table: one immutable snapshot of who answers what.
 
-    controller ── RoutingTable ──► doorkeeper (per node) ── same bytes ──► every router of the node
+    controller ── RoutingTable ──► doorkeeper (per node) ──► every router of the node        how it travels: `packed`
 
 A table is always whole; a router swaps one for the next between two events of its loop, so a
 request sees exactly one of them. `(epoch, version)` orders tables: the epoch grows each time the
@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = [
-    "Backend", "BatchRule", "Endpoint", "EndpointOptions", "Replica", "RoutingTable", "TableReader", "Traffic",
-    "decode_table", "encode_table", "join_table", "pack_endpoint",
-]  # fmt: skip
+__all__ = ["Backend", "BatchRule", "Endpoint", "EndpointOptions", "Replica", "RoutingTable", "Traffic"]
 
 
 class Traffic(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -148,74 +145,3 @@ class RoutingTable(msgspec.Struct, frozen=True):
     def stamp(self) -> tuple[int, int]:
         """`(epoch, version)`, the order of tables."""
         return (self.epoch, self.version)
-
-
-class _Wire(msgspec.Struct):
-    """A table as it travels, its endpoints not yet decoded."""
-
-    instance: str
-    epoch: int = 0
-    version: int = 0
-    endpoints: list[msgspec.Raw] = []
-    backends: tuple[Backend, ...] = ()
-    draining: tuple[str, ...] = ()
-    closing: bool = False
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Wire)
-_ENDPOINT = msgspec.msgpack.Decoder(Endpoint)
-
-
-def encode_table(table: RoutingTable) -> bytes:
-    """Return the table as msgpack, the form in which it travels and is stored."""
-    return _ENCODER.encode(table)
-
-
-def pack_endpoint(endpoint: Endpoint) -> msgspec.Raw:
-    """Return an endpoint as it stands in an encoded table; made once per change, used in every table."""
-    return msgspec.Raw(_ENCODER.encode(endpoint))
-
-
-def join_table(table: RoutingTable, endpoints: list[msgspec.Raw]) -> bytes:
-    """Return `table` encoded, with packed endpoints in place of its own."""
-    return _ENCODER.encode(
-        _Wire(table.instance, table.epoch, table.version, endpoints, table.backends, table.draining, table.closing)
-    )
-
-
-class TableReader:
-    """Decodes one table after the other; an endpoint whose bytes did not change stays the same object.
-
-    So with 1,000 endpoints a change to one costs each router little more than with ten.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Endpoint] = {}
-
-    def read(self, data: bytes) -> RoutingTable:
-        """Return the table in `data`.
-
-        Raises:
-            msgspec.MsgspecError: `data` is not a table.
-        """
-        wire = _DECODER.decode(data)
-        before, known = self._known, {}
-        for raw in wire.endpoints:
-            packed = bytes(raw)
-            known[packed] = before.get(packed) or _ENDPOINT.decode(packed)
-        self._known = known
-        return RoutingTable(
-            wire.instance, wire.epoch, wire.version, tuple(known.values()), wire.backends, wire.draining, wire.closing
-        )
-
-
-def decode_table(data: bytes) -> RoutingTable:
-    """Return the table in `data`; a router that reads many uses a `TableReader`.
-
-    Raises:
-        msgspec.MsgspecError: `data` is not a table.
-    """
-    return TableReader().read(data)
