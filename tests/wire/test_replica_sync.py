@@ -217,3 +217,20 @@ def test_quick_calls_are_answered_in_order_and_without_the_watch_when_idle(mini:
         assert [router.value(stream) for stream in range(1, 51)] == list(range(1, 51))
     eventually(lambda: not executor._watching, "nobody watches an idle thread")
     assert not executor._leading
+
+
+def test_the_answer_of_a_quick_call_does_not_wait_for_a_slow_one_behind_it(mini: Mini) -> None:
+    held = {"slow 1": Held(), "slow 2": Held()}
+    mini.backend("b", lambda word: held[word](word) if word in held else word, {"max_concurrent_queries": 4}).publish()
+    with RawRouter(only(mini)) as router:
+        for stream, word in enumerate(["slow 1", "quick", "slow 2"], 1):
+            router.call(stream, word)
+        held["slow 1"].wait()
+        router.send(codec.frame(codec.PING, 0))
+        assert router.frame(codec.PONG)[3] == 3, "the I/O thread leads, and has read them all"
+        held["slow 1"].gate.set()
+        held["slow 2"].wait()
+        assert router.value(2) == "quick"
+        assert not held["slow 2"].ended
+        held["slow 2"].gate.set()
+        assert (router.value(1), router.value(3)) == ("slow 1", "slow 2")

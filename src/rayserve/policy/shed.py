@@ -87,17 +87,19 @@ class Rate:
         self._completed = SlidingCount(window_s, buckets=20)
         self._since: float | None = None
 
-    def count(self, now: float, waiting: bool) -> None:
-        """Count a call that ended, however it did: its slot is free again.
+    def count(self, now: float, waiting: bool, calls: int = 1) -> None:
+        """Count calls that ended, however they did: their slots are free again.
 
         Args:
             now: seconds, monotonic.
-            waiting: the line was not empty at that moment, before the slot was given on.
+            waiting: the line was not empty at that moment, before the slots were given on.
+            calls: how many ended at that moment.
         """
         if self._since is not None and waiting:
-            self._completed.add(now)
+            self._completed.add(now, calls)
         elif waiting:
             self._since = now
+            self._completed.add(now, calls - 1)
         elif self._since is not None:
             self._since = None
             self._completed.clear()

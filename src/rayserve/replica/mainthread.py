@@ -1,10 +1,10 @@
 """Sync user code on the main thread, which also reads the sockets: a call runs where it was read.
 
-    main thread:  take a call ─► flush answers, STARTED ─► user code ─► answer ─► … nothing to do: lead the sockets
+    main thread:  take a call ─► STARTED ─► user code ─► answer ─► … nothing to do: flush answers, lead the sockets
     I/O thread:   leads the sockets whenever user code has kept the main thread busy for 5 ms
 
 Handing every request from a reading thread to a running one costs two switches of the interpreter lock;
-here there is none while handlers are quick.
+here there is none while handlers are quick. Answers of quick calls that wait together leave together.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rayserve.wire.link import Link
 __all__ = ["MainThread"]
 
 _IMPATIENCE_S: Final = 0.005
+_HOLD_S: Final = 0.0002  # an answer may wait for the next calls if they begin within so long
 _QUIET_S: Final = 0.1  # without calls for so long, the watch stops
 
 
@@ -47,6 +48,7 @@ class MainThread:
         self._dirty: list[Link] = []
         self._jobs: deque[Callable[[], object]] = deque()
         self._last = 0.0
+        self._dirty_since = 0.0  # when the call began whose answer is the first that waits
         self._watching = False
         self._leading = False
         self._stopped = False
@@ -57,6 +59,8 @@ class MainThread:
     def dirty(self, link: Link) -> None:
         """Note an answer that waits on `link`."""
         if threading.get_ident() == self._main:
+            if not self._dirty:
+                self._dirty_since = self.busy_since
             self._dirty.append(link)
         else:
             link.flush()
@@ -112,10 +116,10 @@ class MainThread:
             self._loop.call_soon_threadsafe(self._watch)
 
     def enter(self, works: list[Work]) -> None:
-        """Note what is about to start, and send what waits, just before user code is entered."""
+        """Note what is about to start, just before user code is entered; send what has waited for long enough."""
         for work in works:
             work.session.started(work)
-        if self._dirty:
+        if self._dirty and self.busy_since - self._dirty_since > _HOLD_S:
             self._flush()
 
     def _flush(self) -> None:
@@ -146,11 +150,14 @@ class MainThread:
     # -- the I/O thread -------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Look, every 5 ms while there are calls, whether user code keeps the main thread from reading."""
+        """Look, every 5 ms while there are calls, whether user code keeps the main thread from reading and sending."""
         now, since = time.monotonic(), self.busy_since
-        if since and now - since > _IMPATIENCE_S and not self._leading:
-            self._leading = True
-            self._loop.add_reader(self.server.fileno(), self._lead)
+        if since and now - since > _IMPATIENCE_S:
+            for link in tuple(self._dirty):  # the calls before were quick, this one is not
+                link.flush()
+            if not self._leading:
+                self._leading = True
+                self._loop.add_reader(self.server.fileno(), self._lead)
         elif not since and now - self._last > _QUIET_S:
             self._watching = False
             if not self.busy_since:  # else a call began just now, and saw that we watched

@@ -8,8 +8,9 @@ call ─► join ─► line ─► room: some channel has a slot ─► router.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rayserve.model.table import Backend
 from rayserve.policy import shed
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rayserve.router.router import Router
 
 __all__ = ["Pool"]
+
+_RATED_FOR_S: Final = 0.01  # how long a measured rate is good for, when many calls join the line
 
 
 class Pool:
@@ -38,7 +41,7 @@ class Pool:
         tallies: endpoint → counters of its calls here.
     """
 
-    __slots__ = ("_router", "budget", "candidates", "channels", "line", "rate", "row", "tallies")
+    __slots__ = ("_rated", "_rated_at", "_router", "budget", "candidates", "channels", "line", "rate", "row", "tallies")
 
     def __init__(self, router: Router, row: Backend) -> None:
         """Make a pool without channels."""
@@ -48,6 +51,8 @@ class Pool:
         self.candidates: list[Channel] = []
         self.line: OrderedDict[Call, None] = OrderedDict()
         self.rate = shed.Rate()
+        self._rated = 0.0  # completions per second, as of `_rated_at`
+        self._rated_at = -math.inf
         self.budget = Budget()
         self.tallies: dict[str, Tally] = {}
 
@@ -92,8 +97,9 @@ class Pool:
     def join(self, call: Call) -> shed.Refusal | None:
         """Let `call` wait at the end of the line; return why not if it may not."""
         now = self._router.clock()
-        rate = self.rate.per_second(now)
-        refusal = shed.refuse(len(self.line), self.row.max_queued, rate, call.deadline - now)
+        if not 0 <= now - self._rated_at < _RATED_FOR_S:
+            self._rated, self._rated_at = self.rate.per_second(now), now
+        refusal = shed.refuse(len(self.line), self.row.max_queued, self._rated, call.deadline - now)
         if refusal is None:
             call.state = LINED
             self.line[call] = None
@@ -144,6 +150,4 @@ class Pool:
 
     def freed(self, slots: int) -> None:
         """Count calls whose slots are free again."""
-        now, waiting = self._router.clock(), bool(self.line)
-        for _ in range(slots):
-            self.rate.count(now, waiting)
+        self.rate.count(self._router.clock(), bool(self.line), slots)
