@@ -1,4 +1,4 @@
-"""What RayServe costs, beside a bare uvicorn ASGI app and a gunicorn Flask app measured in the same run.
+"""What RayServe costs, beside uvicorn and gunicorn apps that do the same, measured in the same run.
 
     python -m benchmarks [--quick] [--only NAME] [--output BENCHMARKS.md]
 

@@ -17,10 +17,6 @@ _SETTLE_S = 3.0  # facts of the last calls still travel
 
 def measure(bench: Bench) -> Result:
     """Compare the whole instance, two replicas included, with bare actors over the same seconds."""
-    for endpoint in serve.list_endpoints():
-        serve.delete_endpoint(endpoint)
-    for tag in serve.list_backends():
-        serve.delete_backend(tag)
     serve.create_backend("idle", noop, config={"num_replicas": 2})
     serve.create_endpoint("idle", "/idle", backend="idle")
     actors = 4  # controller, doorkeeper and two replicas; the ingress is no actor
@@ -34,8 +30,6 @@ def measure(bench: Bench) -> Result:
     took_s = time.monotonic() - began
     percent = (cpu_s(ours) - before) / took_s * 100
     bare_percent = (cpu_s(bare) - bare_before) / took_s * 100 * actors / len(bare)
-    serve.delete_endpoint("idle")
-    serve.delete_backend("idle")
     detail = f"{percent:.2f} % of a core beside {bare_percent:.2f} %, over {took_s:.0f} s"
     what = f"idle: CPU of the instance (2 replicas) beyond {actors} bare Ray actors"
     return Result([Figure(what, percent - bare_percent, " % of a core", "≤", 2, detail)])

@@ -7,7 +7,7 @@ from benchmarks.bench import RAYSERVE, Bench, compared, rows_of
 from benchmarks.figures import Figure, Result
 from benchmarks.load import Request
 from benchmarks.peers import UVICORN
-from benchmarks.processes import Watch, title
+from benchmarks.processes import Watch
 from benchmarks.subjects import size
 
 __all__ = ["measure"]
@@ -21,7 +21,7 @@ def measure(bench: Bench) -> Result:
     serve.create_backend("size", size)
     serve.create_endpoint("size", "/size", methods=["POST"], backend="size")
     with Watch(bench.processes()) as watch:
-        samples = bench.samples(_REQUEST, (UVICORN, RAYSERVE), 16, *((3, 1) if bench.quick else (5, 3)))
+        samples = bench.samples(dict.fromkeys((UVICORN, RAYSERVE), _REQUEST), 16, *((3, 1) if bench.quick else (5, 2)))
     largest = max(watch.growth_bytes, key=lambda pid: watch.growth_bytes[pid])
     growth = Figure(
         "1 MiB bodies: growth of the process that grows most",
@@ -29,7 +29,7 @@ def measure(bench: Bench) -> Result:
         " MiB",
         "≤",
         64,
-        title(largest).removeprefix("ray::") or "it is gone",
+        bench.kind(largest),
     )
     rate = compared("1 MiB bodies, 16 connections: requests/s", samples, "rate", UVICORN, "≥", 0.6)
     return Result([rate, growth], rows_of("1 MiB bodies, 16 connections", samples))

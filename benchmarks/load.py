@@ -25,8 +25,8 @@ file:close()
 
 done = function(summary, latency, requests)
   local errors = summary.errors
-  io.write(string.format("\\nMEASURED %d %d %d %d %d\\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99),
+  io.write(string.format("\\nMEASURED %d %d %d %d %d %d\\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), summary.bytes,
     errors.connect + errors.read + errors.write + errors.timeout + errors.status))
 end
 """
@@ -43,11 +43,13 @@ class Request(NamedTuple):
         path: where to.
         body: what.
         content_type: said in the header.
+        least_bytes: that the body of an answer has, so that answers cut short do not pass.
     """
 
     path: str
     body: bytes
     content_type: str = "application/json"
+    least_bytes: int = 0
 
 
 class Load(NamedTuple):
@@ -101,7 +103,9 @@ def run(url: str, request: Request, connections: int, seconds: float) -> Load:
     measured = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("MEASURED")]
     if done.returncode or not measured:
         raise RuntimeError(f"wrk failed against {url}{request.path}:\n{done.stdout}{done.stderr}")
-    requests, micros, p50, p99, errors = (int(number) for number in measured[0])
+    requests, micros, p50, p99, received, errors = (int(number) for number in measured[0])
     if errors or not requests:
         raise RuntimeError(f"{errors} of {requests} requests to {url}{request.path} failed:\n{done.stdout}")
+    if received < requests * request.least_bytes:
+        raise RuntimeError(f"{requests} answers of {url}{request.path} had only {received} bytes")
     return Load(requests, micros / 1e6, p50 / 1e3, p99 / 1e3)

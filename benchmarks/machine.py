@@ -12,7 +12,7 @@ import rayserve
 
 __all__ = ["facts"]
 
-_PACKAGES = ("ray", "uvloop", "httptools", "Flask", "uvicorn", "gunicorn")
+_PACKAGES = ("ray", "uvloop", "httptools", "Flask", "uvicorn", "gunicorn", "fastapi", "websockets", "scikit-learn")
 
 
 def facts() -> dict[str, str]:

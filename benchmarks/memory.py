@@ -26,7 +26,5 @@ def measure(bench: Bench) -> Result:
         urllib.request.urlopen(f"{bench.url}/weighed", timeout=10).close()
     replicas = bench.processes("replica")
     ours, theirs = (median(pss_bytes(pid) for pid in pids) / _MIB for pids in (replicas, bare))
-    serve.delete_endpoint("weighed")
-    serve.delete_backend("weighed")
     detail = f"PSS {ours:.1f} MiB beside {theirs:.1f} MiB"
     return Result([Figure("memory of a replica beyond a bare Ray actor", ours - theirs, " MiB", "≤", 40, detail)])

@@ -1,7 +1,8 @@
 """The servers we measure against, each started on a free port of loopback and stopped afterwards.
 
-uvicorn    uvloop, httptools, no access log, one process; `subjects.asgi`
-gunicorn   its default: one sync worker; `subjects.wsgi`
+uvicorn          uvloop, httptools, no access log, one process; `subjects.asgi`
+uvicorn FastAPI  the same; `fastapi_app.app`
+gunicorn Flask   gunicorn's default: one sync worker; `subjects.wsgi`
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from dataclasses import dataclass
 
 from benchmarks.processes import descendants
 
-__all__ = ["GUNICORN", "UVICORN", "Subject", "peers"]
+__all__ = ["FASTAPI", "GUNICORN", "UVICORN", "Subject", "peers"]
 
-UVICORN, GUNICORN = "uvicorn", "gunicorn Flask"
+UVICORN, FASTAPI, GUNICORN = "uvicorn", "uvicorn FastAPI", "gunicorn Flask"
 _START_S = 30.0
 _STOP_S = 10.0
 
+_UVICORN = (
+    "-m", "uvicorn", "--port", "{port}", "--loop", "uvloop", "--http", "httptools",
+    "--interface", "asgi3", "--lifespan", "off", "--no-access-log", "--log-level", "error",
+)  # fmt: skip
 _COMMANDS: dict[str, tuple[str, ...]] = {
-    UVICORN: (
-        "-m", "uvicorn", "benchmarks.subjects:asgi", "--port", "{port}", "--loop", "uvloop", "--http", "httptools",
-        "--interface", "asgi3", "--lifespan", "off", "--no-access-log", "--log-level", "error",
-    ),
+    UVICORN: (*_UVICORN, "benchmarks.subjects:asgi"),
+    FASTAPI: (*_UVICORN, "benchmarks.fastapi_app:app"),
     GUNICORN: ("-m", "gunicorn", "benchmarks.subjects:wsgi()", "--bind", "127.0.0.1:{port}", "--log-level", "error"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Subject:
 
 @contextmanager
 def peers() -> Iterator[dict[str, Subject]]:
-    """Run both; each answers when this enters."""
+    """Run all; each answers when this enters."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(_running(name, command)) for name, command in _COMMANDS.items()}
 

@@ -59,8 +59,8 @@ def _figure_lines(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
     return [
         (
             figure.what,
-            f"{figure.value:.2f}{figure.unit}",
-            f"{figure.bound} {figure.target:g}{figure.unit}",
+            f"{figure.value:,.2f}{figure.unit}",
+            f"{figure.bound} {figure.target:,g}{figure.unit}",
             "yes" if figure.met else "NO",
             figure.detail,
         )
