@@ -23,6 +23,7 @@ from rayserve.cluster import actors, nodes
 from rayserve.controller.commands import decode_command
 from rayserve.controller.controller import Controller
 from rayserve.controller.shell import RayShell
+from rayserve.garbage import spare_imports
 
 __all__ = ["ControllerActor"]
 
@@ -37,6 +38,7 @@ class ControllerActor:
 
     def __init__(self, instance: str) -> None:
         """Wake up: load what an earlier life saved."""
+        spare_imports()
         self._instance = instance
         self._controller = Controller(RayShell(), instance)
         self._desk = AdminDesk(self._controller, nodes.this_node)

@@ -24,6 +24,7 @@ from rayserve.controller.rundir import RunDir
 from rayserve.errors import ClusterError, PortInUseError
 from rayserve.feed.hub import Hub
 from rayserve.feed.messages import Hello, Welcome
+from rayserve.garbage import spare_imports
 from rayserve.model.facts import Facts, Report
 
 __all__ = ["Doorkeeper"]
@@ -78,6 +79,7 @@ class Doorkeeper:
         """
         async with self._starting:
             if self._info is None:
+                spare_imports()
                 try:
                     self._info = await self._open(settings)
                 except BaseException:

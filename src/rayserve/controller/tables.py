@@ -2,13 +2,14 @@
 
     mark() on each change ──► stamp grows ──► doors ask for current(since) ──► bytes: all, or what changed since
 
-Marks between two builds cost nothing, so a burst of changes becomes one table. Rows of records that
-nobody replaced are the same objects as before: a change of one endpoint among 1,000 builds one row.
+Marks between two builds cost nothing, so a burst of changes becomes one table. Records that nobody replaced are the
+same objects as before: a change of one endpoint among 1,000 packs one.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections import deque
+from typing import Final
 
 import msgspec
 
@@ -24,18 +25,8 @@ from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traff
 __all__ = ["ALL_METHODS", "APPS", "Tables", "methods_of", "row_of"]
 
 APPS: Final = frozenset({"asgi", "wsgi"})
-_KEPT_GONE: Final = 1_000
+_KEPT: Final = 1_000  # changes remembered; who missed more gets the whole table
 ALL_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-
-
-class _Row(NamedTuple):
-    """What became of an endpoint's record; `version` is that of the first table with it."""
-
-    record: EndpointRecord
-    mounted: bool
-    endpoint: Endpoint
-    packed: msgspec.Raw
-    version: int
 
 
 class Tables:
@@ -47,10 +38,11 @@ class Tables:
         self._roster = roster
         self._bell = bell
         self._version = 0
-        self._table: RoutingTable | None = None
-        self._endpoints: dict[str, _Row] = {}
-        self._gone: dict[str, int] = {}  # name → version of the first table without it
-        self._known_from = 0  # who has an older table gets a whole one: we forgot what went before
+        self._rest: RoutingTable | None = None  # the table but for its endpoints
+        self._records: dict[str, EndpointRecord] = {}
+        self._apps: set[str] = set()
+        self._packed: dict[str, msgspec.Raw] = {}
+        self._log: deque[tuple[int, str]] = deque(maxlen=_KEPT)  # table version, endpoint that changed or went with it
         self._backends: dict[str, tuple[BackendRecord, tuple[Replica, ...], Backend]] = {}
 
     @property
@@ -70,45 +62,42 @@ class Tables:
         Args:
             since: stamp of the table that the reader has; if it is one of ours, the changes since are all it gets.
         """
-        table = self.build()
-        rows = self._endpoints
-        if since[0] != table.epoch or since[1] < self._known_from:
-            return table.stamp, pack_table(table, [rows[one.name].packed for one in table.endpoints])
-        version = since[1]
-        changed = [row.packed for row in rows.values() if row.version > version]
-        gone = [name for name, gone_at in self._gone.items() if gone_at > version]
-        return table.stamp, pack_table(table, changed, since, gone)
+        rest, packed = self._build(), self._packed
+        log, (epoch, version) = self._log, since
+        if epoch != rest.epoch or (len(log) == _KEPT and version < log[0][0]):
+            return rest.stamp, pack_table(rest, [packed[name] for name in sorted(packed)])
+        names = {name for changed_at, name in log if changed_at > version}
+        gone = [name for name in names if name not in packed]
+        return rest.stamp, pack_table(rest, [packed[name] for name in names if name in packed], since, gone)
 
-    def build(self) -> RoutingTable:
-        """Return the newest table, the same until the next mark."""
-        if self._table is None or self._table.stamp != self.stamp:
+    def _build(self) -> RoutingTable:
+        """Return the newest table without its endpoints, which are in `_packed`; the same until the next mark."""
+        if self._rest is None or self._rest.stamp != self.stamp:
             state = self._ledger.state
             epoch, version = self.stamp
-            self._table = RoutingTable(
+            self._pack_endpoints(state)
+            self._rest = RoutingTable(
                 instance=state.instance,
                 epoch=epoch,
                 version=version,
-                endpoints=self._endpoint_rows(state),
                 backends=self._backend_rows(state),
                 draining=self._roster.leaving(state),
                 closing=state.closing,
             )
-        return self._table
+        return self._rest
 
-    def _endpoint_rows(self, state: Desired) -> tuple[Endpoint, ...]:
-        old, self._endpoints = self._endpoints, {}
+    def _pack_endpoints(self, state: Desired) -> None:
+        """Pack the endpoints that are not what they were; with 1,000 of them, looking must cost little."""
         apps = {tag for tag, backend in state.backends.items() if backend.traits and backend.traits.kind in APPS}
-        for name, record in state.endpoints.items():
-            mounted = bool(apps) and not apps.isdisjoint(record.weights)
-            row = old.get(name)
-            if row is None or row.record is not record or row.mounted != mounted:
-                endpoint = _endpoint_row(record, mounted)
-                row = _Row(record, mounted, endpoint, pack_endpoint(endpoint), self._version)
-            self._endpoints[name] = row
-        self._gone.update(dict.fromkeys(old.keys() - self._endpoints.keys(), self._version))
-        if len(self._gone) > _KEPT_GONE:
-            self._gone, self._known_from = {}, self._version
-        return tuple(self._endpoints[name].endpoint for name in sorted(self._endpoints))
+        old, self._records = self._records if apps == self._apps else {}, state.endpoints
+        self._apps = apps
+        for name in [name for name, record in state.endpoints.items() if old.get(name) is not record]:
+            record = state.endpoints[name]
+            self._packed[name] = pack_endpoint(_endpoint_row(record, not apps.isdisjoint(record.weights)))
+            self._log.append((self._version, name))
+        for name in self._packed.keys() - state.endpoints.keys():
+            del self._packed[name]
+            self._log.append((self._version, name))
 
     def _backend_rows(self, state: Desired) -> tuple[Backend, ...]:
         old, self._backends = self._backends, {}

@@ -23,6 +23,7 @@ import uvloop
 
 from rayserve.feed.messages import Welcome
 from rayserve.feed.subscriber import Subscriber
+from rayserve.garbage import spare_imports
 from rayserve.ingress.connection import Connection
 from rayserve.ingress.options import IngressOptions, IngressSettings
 from rayserve.ingress.process import adopt_priorities, announce_ready, exit_when_stdin_closes
@@ -142,6 +143,7 @@ def main() -> None:
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=IngressSettings)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     adopt_priorities()
+    spare_imports()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     exit_when_stdin_closes(loop)

@@ -20,7 +20,7 @@ from rayserve.ingress.clock import Clock
 from rayserve.ingress.head import Head, Limits, Refusal, timeout_ms, valid_request_id
 from rayserve.ingress.options import IngressOptions
 from rayserve.ingress.proxies import Proxies
-from rayserve.model.table import Endpoint, RoutingTable
+from rayserve.model.table import Endpoint, RoutingTable, changed
 from rayserve.policy.match import Matcher
 from rayserve.policy.route import canonical
 from rayserve.router.router import Router
@@ -68,10 +68,10 @@ class _Entry:
 
     __slots__ = ("allow", "app", "found", "methods")
 
-    def __init__(self, endpoint: Endpoint, app: bool) -> None:
+    def __init__(self, endpoint: Endpoint, apps: set[str]) -> None:
         methods = list(endpoint.methods)
         self.found = Found(endpoint, {}, "")
-        self.app = app
+        self.app = endpoint.traffic is not None and not apps.isdisjoint(endpoint.traffic.weights)
         if "GET" in methods and "HEAD" not in methods:
             methods.insert(methods.index("GET") + 1, "HEAD")
         self.methods = frozenset(methods)
@@ -122,7 +122,8 @@ class Site:
         self.websockets: set[WebSocket] = set()
         self.websocket_endpoints: frozenset[str] = frozenset()
         self._entries: dict[str, _Entry] = {}
-        self._routes: list[tuple[str, str]] = []
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._apps: set[str] = set()  # tags of web apps
         self._matcher: Matcher[str] = Matcher([])
         self._pages = openapi.Pages()
         self._count = 0
@@ -139,20 +140,15 @@ class Site:
         if present is not None and table.stamp <= present.stamp:
             return
         apps = {row.tag for row in table.backends if row.app}
-        before, self._entries = self._entries, {}
-        routes = []
-        for endpoint in table.endpoints:
-            if endpoint.route is not None:
-                weights = endpoint.traffic.weights if endpoint.traffic is not None else {}
-                app = bool(apps) and not apps.isdisjoint(weights)
-                entry = before.get(endpoint.name)
-                if entry is None or entry.app != app or entry.found.endpoint is not endpoint:
-                    entry = _Entry(endpoint, app)
-                self._entries[endpoint.name] = entry
-                routes.append((endpoint.route, endpoint.name))
-        if routes != self._routes:
-            self._routes = routes
-            self._matcher = Matcher(routes)
+        pairs = changed(self._endpoints, table.endpoints)
+        if pairs is None or apps != self._apps or any(old.route != new.route for old, new in pairs):
+            self._entries = {}
+            self._matcher = Matcher([(each.route, each.name) for each in table.endpoints if each.route is not None])
+            fresh = table.endpoints
+        else:
+            fresh = tuple(new for _, new in pairs)
+        self._entries.update({each.name: _Entry(each, apps) for each in fresh if each.route is not None})
+        self._endpoints, self._apps = table.endpoints, apps
         self.websocket_endpoints = _websocket_endpoints(table)
         self.router.apply(table)
         if table.closing:
@@ -251,6 +247,8 @@ class Site:
 
 def _websocket_endpoints(table: RoutingTable) -> frozenset[str]:
     apps = {row.tag for row in table.backends if row.app == "asgi"}
+    if not apps:
+        return frozenset()
     with_traffic = [each for each in table.endpoints if each.traffic is not None and each.traffic.weights]
     return frozenset(each.name for each in with_traffic if each.traffic and apps.issuperset(each.traffic.weights))
 

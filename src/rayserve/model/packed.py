@@ -112,26 +112,21 @@ class TableReader:
         if packed.since not in (None, self._stamp):
             raise MissedTable(f"changes since table {packed.since} do not fit table {self._stamp}")
         before = self._endpoints
-        present = {} if packed.since is None else before.copy()
+        present, in_order = ({}, False) if packed.since is None else (before.copy(), True)
         for name in packed.gone:
             present.pop(name, None)
         for raw in packed.endpoints:
             endpoint = _ENDPOINT.decode(raw)
             known = before.get(endpoint.name)
             present[endpoint.name] = known if known == endpoint else endpoint
+            in_order = in_order and known is not None
         backends = _BACKENDS.decode(packed.backends)
-        self._endpoints, self._stamp = _sorted(present, before), packed.stamp
+        self._endpoints = present if in_order else {name: present[name] for name in sorted(present)}
+        self._stamp = packed.stamp
         return RoutingTable(
             packed.instance, packed.epoch, packed.version, tuple(self._endpoints.values()), backends,
             packed.draining, packed.closing,
         )  # fmt: skip
-
-
-def _sorted(present: dict[str, Endpoint], before: dict[str, Endpoint]) -> dict[str, Endpoint]:
-    """Return `present` in the order of names, in which it is already unless there are new ones."""
-    if present.keys() <= before.keys():
-        return present
-    return {name: present[name] for name in sorted(present)}
 
 
 class Latest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Backend", "BatchRule", "Endpoint", "EndpointOptions", "Replica", "RoutingTable", "Traffic"]
+__all__ = ["Backend", "BatchRule", "Endpoint", "EndpointOptions", "Replica", "RoutingTable", "Traffic", "changed"]
 
 
 class Traffic(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,3 +145,15 @@ class RoutingTable(msgspec.Struct, frozen=True):
     def stamp(self) -> tuple[int, int]:
         """`(epoch, version)`, the order of tables."""
         return (self.epoch, self.version)
+
+
+def changed(before: tuple[Endpoint, ...], after: tuple[Endpoint, ...]) -> list[tuple[Endpoint, Endpoint]] | None:
+    """Return the endpoints that are other objects than before, each with the one in whose place it stands.
+
+    None: there are other names than before. A `packed.TableReader` keeps what did not change, so this is the quick way
+    to what did.
+    """
+    if len(before) != len(after):
+        return None
+    pairs = [(old, new) for old, new in zip(before, after, strict=True) if old is not new]
+    return pairs if all(old.name == new.name for old, new in pairs) else None

@@ -17,6 +17,7 @@ import msgspec
 from rayserve.cluster import store
 from rayserve.cluster.pickling import by_value, unpickle
 from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.garbage import spare_imports
 from rayserve.instance import adopt
 from rayserve.io_thread import IOThread
 from rayserve.model.spec import CodeSpec, Loaded, ReplicaSpec
@@ -61,6 +62,7 @@ class ReplicaActor:
 
     def _load(self) -> Loaded:
         spec = self._spec
+        spare_imports()  # those of user code are its own affair
         open_logs(spec.run_dir, spec.backend.tag, spec.replica)
         self._io = IOThread(
             instance=spec.instance,

@@ -6,10 +6,10 @@ table ─► apply ─► targets[name].only | .choose(key, draw)          no tr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from rayserve.model.table import Endpoint
+from rayserve.model.table import Endpoint, changed
 from rayserve.policy.split import Splitter
 from rayserve.router.call import PARKED, Call
 
@@ -57,19 +57,22 @@ class Routes:
         parked: name → calls that wait for traffic (or for a table), first come first served.
     """
 
-    __slots__ = ("parked", "targets")
+    __slots__ = ("_endpoints", "parked", "targets")
 
     def __init__(self) -> None:
         """Start without a table."""
+        self._endpoints: tuple[Endpoint, ...] = ()
         self.targets: dict[str, Target] = {}
         self.parked: dict[str, OrderedDict[Call, None]] = {}
 
-    def apply(self, endpoints: Iterable[Endpoint]) -> None:
+    def apply(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Take the endpoints of a new table; those that did not change stay ready."""
-        before, self.targets = self.targets, {}
-        for endpoint in endpoints:
-            known = before.get(endpoint.name)
-            self.targets[endpoint.name] = known if known and known.endpoint is endpoint else Target(endpoint)
+        pairs = changed(self._endpoints, endpoints)
+        self._endpoints = endpoints
+        if pairs is None:
+            self.targets = {endpoint.name: Target(endpoint) for endpoint in endpoints}
+        else:
+            self.targets.update({new.name: Target(new) for _, new in pairs})
 
     def park(self, call: Call) -> bool:
         """Let `call` wait for traffic; False if too many do already."""
