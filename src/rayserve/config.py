@@ -68,7 +68,7 @@ class BackendConfig(Checked):
         user_config: handed to the `reconfigure` method of every replica; any picklable value but None, which is none.
         startup_timeout_s: seconds a new replica has to load and construct the code.
         drain_timeout_s: seconds a leaving replica has to finish what it accepted; 0 ends it at once.
-        stream_request: request bodies reach the handler as they arrive.
+        stream_request: request bodies reach the handler as they arrive; ASGI apps always get them so.
     """
 
     num_replicas: _Count = 1

@@ -30,7 +30,8 @@ def check_against_traits(config: BackendConfig, traits: Traits, tag: str) -> Non
 
     Raises:
         InvalidValueError: batch options without `accept_batch`, `max_concurrent_batches` for sync batches,
-            `max_concurrency` where all code is async, a `user_config` that no `reconfigure` would take.
+            `max_concurrency` where all code is async, a `user_config` that no `reconfigure` would take,
+            `stream_request` for code that asks for whole bodies.
     """
     # At most one call per batch is what code without the decorator does anyway.
     if config.max_batch_size is not None and config.max_batch_size > 1 and not traits.batches:
@@ -50,6 +51,8 @@ def check_against_traits(config: BackendConfig, traits: Traits, tag: str) -> Non
             f'backend "{tag}" has no reconfigure method to take its user_config; '
             "serve a class with `def reconfigure(self, config)`, or leave user_config out"
         )
+    if config.stream_request:
+        _check_stream_request(traits, tag)
 
 
 def max_concurrent_queries(config: BackendConfig, traits: Traits) -> int:
@@ -101,7 +104,7 @@ def backend_row(
         batch=BatchRule(config.max_batch_size or 1, config.batch_wait_timeout, config.max_concurrent_batches),
         user_config=user_config_stamp,
         drain_timeout_s=config.drain_timeout_s,
-        stream_request=config.stream_request,
+        stream_request=config.stream_request or traits.kind == "asgi",
         app=traits.kind if traits.kind in _APPS else "",
         schema=join_schemas((method.name, method.schema) for method in traits.methods),
     )
@@ -131,6 +134,21 @@ def _check_concurrent_batches(config: BackendConfig, traits: Traits, tag: str) -
         raise InvalidValueError(
             f'the batch handler of backend "{tag}" is sync, so max_concurrent_batches={config.max_concurrent_batches} '
             "cannot be; make it `async def`, or set max_concurrency, the number of threads"
+        )
+
+
+def _check_stream_request(traits: Traits, tag: str) -> None:
+    if traits.batches:
+        raise InvalidValueError(
+            f'backend "{tag}" takes batches, which are made of whole requests, so stream_request=True cannot be; '
+            "leave it out, or take single calls, without @serve.accept_batch"
+        )
+    typed = next((method.name for method in traits.methods if method.schema), "")
+    if typed:
+        raise InvalidValueError(
+            f'{typed} of backend "{tag}" has typed parameters, which are read from the whole request, so '
+            "stream_request=True cannot be; leave it out, or take the request alone, without annotation, and read "
+            "request.stream"
         )
 
 

@@ -2,7 +2,7 @@
 
     ingress ── Open + body ──► Request(open, body) ── .get_json() .args .headers … ──► handler
 
-Construction stores two references. Everything else is computed when it is first touched and kept in
+Construction stores what it is given. Everything else is computed when it is first touched and kept in
 the instance: `__getattr__` fills what werkzeug sets in its constructor, the overrides below what it
 would read from a WSGI environ. The environ itself exists only once someone asks for it. Nothing here
 refers back to the request, so it is freed the moment its handler lets go of it.
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -69,6 +69,15 @@ class RequestHeaders(ImmutableHeadersMixin, Headers):  # type: ignore[misc]  # a
         return iter([(name.title(), value) for name, value in self._list])
 
 
+class Whole(BytesIO):
+    """`request.stream` of a body that is here: a file, and `async for` over all of it at once."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over what was not read yet."""
+        if rest := self.read():
+            yield rest
+
+
 class Request(flask.Request):
     """A real `flask.Request`, computed as it is touched.
 
@@ -77,15 +86,19 @@ class Request(flask.Request):
     Args:
         open: the head as it came over the wire.
         body: the whole body, de-chunked.
+        arriving: the body, if it still arrives; `get_data`, `get_json` and `form` read it to its end.
     """
 
     json_module = SimpleNamespace(loads=lambda data, **_: _loads(data), dumps=json.dumps)
     shallow = False
+    _arriving: BufferedReader | None = None
     _read = False  # whether the body has been handed out, after which the stream is at its end
 
-    def __init__(self, open: Open, body: bytes = b"") -> None:
+    def __init__(self, open: Open, body: bytes = b"", arriving: BufferedReader | None = None) -> None:
         self._open = open
         self._body = body
+        if arriving is not None:
+            self._arriving = arriving
         self.view_args = open.params
 
     def __getattr__(self, name: str) -> Any:
@@ -117,19 +130,17 @@ class Request(flask.Request):
 
     @cached_property
     def content_length(self) -> int | None:
-        """Bytes of body as announced; of a chunked one as received; None without a body."""
+        """Bytes of body as announced; of a chunked one as received; None without a body, and while that arrives."""
         announced = self.headers.get("content-length", type=int)
-        if announced is None and "transfer-encoding" in self.headers:
-            return len(self._body)
-        return announced
+        return announced if announced is not None or (size := self._body_size()) <= 0 else size
 
     @cached_property
     def stream(self) -> IO[bytes]:
         """The body as a file that can be read once; at its end if `get_data` was there before."""
-        if self._read:
-            return BytesIO()
-        self._take()
-        return BytesIO(self._body)
+        if self._arriving is not None:
+            self._read = True
+            return self._arriving
+        return Whole() if self._read else Whole(self._take())
 
     def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
         """Return the body; see `flask.Request.get_data`."""
@@ -137,7 +148,9 @@ class Request(flask.Request):
         if data is None:
             if parse_form_data and _mimetype(self._raw_content_type()) in _FORMS:
                 self._load_form_data()
-            data = self.stream.read() if self._read else self._take()
+            data = self.stream.read() if self._read or self._arriving is not None else self._take()
+            if self._arriving is not None:
+                self._check_size(len(data))
             if cache:
                 self._cached_data = data
         return data.decode(errors="replace") if as_text else data
@@ -165,11 +178,18 @@ class Request(flask.Request):
         return ""
 
     def _take(self) -> bytes:
-        # The class-level limit of Flask asks current_app; the endpoint's max_body_bytes has done that work.
-        if self._max_content_length is not None and len(self._body) > self._max_content_length:
-            raise RequestEntityTooLarge
+        self._check_size(len(self._body))
         self._read = True
         return self._body
+
+    def _check_size(self, size: int) -> None:
+        # The class-level limit of Flask asks current_app; the endpoint's max_body_bytes has done that work.
+        if self._max_content_length is not None and size > self._max_content_length:
+            raise RequestEntityTooLarge
+
+    def _body_size(self) -> int:
+        """Return how large the body is, -1 if nobody knows yet."""
+        return len(self._body) if self._arriving is None else self._open.body_size
 
 
 @lru_cache(maxsize=64)
@@ -228,8 +248,8 @@ def _server(request: Request) -> tuple[str, int]:
 def _environ(request: Request) -> dict[str, Any]:
     """Build the whole WSGI environ (PEP 3333).
 
-    The body is whole, so a chunked one is told with its length. `werkzeug.request` is left out: it
-    would make every request a reference cycle.
+    The ingress keeps the framing to itself; of a chunked body the length is told, as some apps know no other
+    way, or that it is chunked while it arrives. `werkzeug.request` would make each request a reference cycle.
     """
     open = request._open
     name, port = request.server or ("localhost", 80)
@@ -258,8 +278,12 @@ def _environ(request: Request) -> dict[str, Any]:
     for field in dict.fromkeys(name for name, _ in open.headers):
         variable = field.upper().replace("-", "_")
         environ[variable if variable in _PLAIN_VARIABLES else f"HTTP_{variable}"] = request.headers[field]
-    if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-        environ["CONTENT_LENGTH"] = str(len(request._body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    if "CONTENT_LENGTH" not in environ and (size := request._body_size()):
+        if size > 0:
+            environ["CONTENT_LENGTH"] = str(size)
+        else:
+            environ["HTTP_TRANSFER_ENCODING"] = "chunked"
     return environ
 
 

@@ -34,6 +34,25 @@ def test_case_8_batches_need_the_decorator() -> None:
     check_against_traits(BackendConfig(max_batch_size=1), SYNC, "b")
 
 
+def test_bodies_are_not_streamed_to_what_asks_for_whole_requests() -> None:
+    typed = Traits("class", (MethodTraits("__call__"), MethodTraits("predict", schema=b"{}")))
+    with pytest.raises(InvalidValueError, match=r'backend "b" takes batches.*without @serve\.accept_batch'):
+        check_against_traits(BackendConfig(stream_request=True), BATCHED, "b")
+    with pytest.raises(InvalidValueError, match=r'predict of backend "b" has typed parameters.*read request\.stream'):
+        check_against_traits(BackendConfig(stream_request=True), typed, "b")
+    for traits in (SYNC, ASYNC, MIXED, ASGI, WSGI):
+        check_against_traits(BackendConfig(stream_request=True), traits, "b")
+
+
+@pytest.mark.parametrize(
+    ("traits", "asked", "streams"),
+    [(ASGI, False, True), (WSGI, False, False), (WSGI, True, True), (SYNC, False, False), (SYNC, True, True)],
+)
+def test_asgi_apps_get_their_bodies_streamed_unasked(traits: Traits, asked: bool, streams: bool) -> None:
+    row = backend_row("b", 1, BackendConfig(stream_request=asked), traits, (0, ""), ())
+    assert row.stream_request is streams
+
+
 def test_concurrent_batches_are_for_async_handlers() -> None:
     with pytest.raises(InvalidValueError, match=r'batch handler of backend "b" is sync.*max_concurrency'):
         check_against_traits(BackendConfig(max_concurrent_batches=2), BATCHED, "b")

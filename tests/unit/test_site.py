@@ -126,3 +126,15 @@ def test_case_14_why_it_is_not_ready() -> None:
     where.drain()
     assert where.unready().startswith("draining: ")
     assert where.closes
+
+
+def test_bodies_are_streamed_only_where_all_of_the_traffic_wants_them_so() -> None:
+    where = site(
+        Endpoint("all", "/all", GET, Traffic({"a": 0.5, "b": 0.5})),
+        Endpoint("some", "/some", GET, Traffic({"a": 0.5, "whole": 0.5})),
+        Endpoint("shadowed", "/shadowed", GET, Traffic({"a": 1.0}, {"b": 0.1})),
+        Endpoint("none", "/none", GET),
+        backends=(Backend("a", 1, stream_request=True), Backend("b", 1, stream_request=True), Backend("whole", 1)),
+    )
+
+    assert where.streaming_endpoints == {"all"}

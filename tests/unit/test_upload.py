@@ -101,3 +101,17 @@ def test_whatever_the_grants_the_bytes_arrive_in_order(pieces: list[bytes], gran
     assert ended
     assert came == b"".join(pieces)
     assert upload.size == 0
+
+
+def test_tiny_pieces_that_were_sent_are_kept_joined() -> None:
+    upload, body = Upload(), b""
+    for number in range(1000):
+        piece = b"%d," % number
+        upload.push(piece)
+        body += piece
+        assert sent(upload) == (piece, False)
+        assert len(upload.kept) <= 300
+    upload.ended = True
+    upload.rewind()
+
+    assert sent(upload) == (body, True)

@@ -33,3 +33,13 @@ async def nothing(*_: Any) -> None:
 
 def dies(request: Any) -> str:
     os._exit(3)
+
+
+class Reads:
+    """Says in a file that it began to read a body that arrives."""
+
+    def __call__(self, request: Any) -> str:
+        size = len(request.stream.read(int(request.args["at_least"])))
+        with open(request.args["began"], "a") as file:
+            file.write(f"{os.getpid()}\n")
+        return str(size + len(request.stream.read()))

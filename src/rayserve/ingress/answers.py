@@ -80,6 +80,10 @@ class Answers(Watched):
         """Hear that there is room for another request."""
         raise NotImplementedError
 
+    def room(self, exchange: Exchange) -> None:
+        """Hear that a replica took some of the request's body."""
+        raise NotImplementedError
+
     def drop_input(self) -> None:
         """Read on, so that the client can finish sending, and drop what comes."""
         raise NotImplementedError

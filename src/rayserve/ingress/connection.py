@@ -11,8 +11,9 @@ import asyncio
 import math
 from typing import Final, cast
 
+from rayserve.ingress.bodies import BODY
 from rayserve.ingress.head import Refusal
-from rayserve.ingress.reading import BODY, HEAD, Reading
+from rayserve.ingress.reading import HEAD, Reading
 
 __all__ = ["Connection"]
 

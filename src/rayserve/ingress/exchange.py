@@ -107,13 +107,24 @@ class Exchange(Call):
                 "1.1" if head.version == (1, 1) else "1.0",
                 found.params,  # type: ignore[arg-type]
                 found.root,
-                self.size,
+                self.size if self.upload is None else self._body_size(),
             )
         )
+
+    def _body_size(self) -> int:
+        """Return how large the body is in all, -1 if that shows only when it has arrived."""
+        if self.upload is not None and self.upload.ended:
+            return self.size
+        length = self.head.content_length
+        return -1 if length is None else length
 
     def small_body(self) -> bytes:
         """Return the body that travels inside the OPEN frame."""
         return self.body
+
+    def room(self) -> None:
+        """Hear that the replica took some of the body."""
+        self.connection.room(self)
 
     # -- back ---------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The way into a connection: bytes of the client become requests, in order, and the router's.
 
     data_received ─► head ─► body ─► Exchange ─► router          (at most 16 at once, then reading pauses)
+                       │      └─► its upload, where backends want bodies as they arrive
                        └──────┴─► Turned or Refusal ─► an answer of our own
 
 Reading also pauses while the client takes no answers, so that one that only sends costs a bounded amount of memory.
@@ -11,19 +12,16 @@ from __future__ import annotations
 from typing import Final
 
 from rayserve.ingress import render, upgrade
-from rayserve.ingress.answers import Answers
-from rayserve.ingress.body import Chunked, Length
+from rayserve.ingress.bodies import BODY, Bodies
 from rayserve.ingress.exchange import Exchange
 from rayserve.ingress.head import Head, Refusal, check_partial, parse_head, skip_empty_lines, timeout_ms
-from rayserve.ingress.incoming import Incoming
 from rayserve.ingress.site import Site, Turned
 from rayserve.ingress.upgrade import Upgrade
-from rayserve.wire.codec import MAX_SMALL
+from rayserve.wire.heads import Failure
 
-__all__ = ["BODY", "HEAD", "Reading"]
+__all__ = ["HEAD", "Reading"]
 
-HEAD: Final = "head"  # time limits, in the words `Watched` knows them by
-BODY: Final = "body"
+HEAD: Final = "head"  # a time limit, in the words `Watched` knows them by
 
 _PIPELINE: Final = 16  # requests of one connection under way at once
 _TURN: Final = 64  # heads, or reads of a body, of one connection until the others get a turn
@@ -31,24 +29,16 @@ _RECHECK: Final = 4 * 1024  # an unfinished line of a head is looked at again wh
 _CR: Final = 13
 
 
-class Reading(Answers):
-    """One client connection as a source of requests.
+class Reading(Bodies):
+    """One client connection as a source of requests."""
 
-    Attributes:
-        incoming: the body that is being read.
-    """
-
-    __slots__ = ("_buffer", "_checked", "_deaf", "_held_back", "_position", "_reading", "_working", "incoming")
+    __slots__ = ("_checked", "_deaf", "_reading", "_working")
 
     def __init__(self, site: Site) -> None:
         """Start at the beginning of a head."""
         super().__init__(site)
-        self.incoming: Incoming | None = None
-        self._buffer = b""  # received and not yet understood, from `_position` on
-        self._position = 0
         self._checked = 0  # bytes of an unfinished head that were looked at
         self._reading = True
-        self._held_back = False  # what is in the buffer may not be served yet
         self._working = False
         self._deaf = False  # bytes from the client are dropped
 
@@ -75,10 +65,10 @@ class Reading(Answers):
         if self._working or self._deaf:
             return
         self._working = True
-        self._held_back = False
+        self._held_back = self.incoming is not None and self.incoming.full
         try:
             for _ in range(_TURN):
-                if self._position >= len(self._buffer) or self._deaf:
+                if self._held_back or self._position >= len(self._buffer) or self._deaf:
                     break
                 if not (self._read_head() if self.incoming is None else self._read_body(self.incoming)):
                     break
@@ -191,32 +181,6 @@ class Reading(Answers):
             return
         site.router.submit(exchange)
 
-    def _begin_body(self, exchange: Exchange, length: int | None, timeout_s: float) -> bool:
-        """Take a body that is here already, which is the common case; True if it is still to be gathered."""
-        site, start = self.site, self._position
-        if length is not None and length <= MAX_SMALL and start + length <= len(self._buffer):
-            self._position = end = start + length
-            exchange.body = self._buffer[start:end]
-            exchange.size = length
-            site.held += length
-            return False
-        if exchange.head.expect_continue and start >= len(self._buffer):
-            self.write(exchange, render.CONTINUE)
-        decoder = Length(length) if length is not None else Chunked(exchange.max_body_bytes, site.limits)
-        incoming = self.incoming = Incoming(site, exchange, decoder, timeout_s)
-        self.allow(BODY, incoming.next_look(site.clock.now))
-        return True
-
-    def _read_body(self, incoming: Incoming) -> bool:
-        """Read on in a body; False if more must come."""
-        self._position = incoming.feed(self._buffer, self._position)
-        if not incoming.whole():
-            return False
-        self.incoming = None
-        self.lift(BODY)
-        self.site.router.submit(incoming.exchange)
-        return True
-
     # -- answers of our own -------------------------------------------------------------------------
 
     def _turn(self, exchange: Exchange, turned: Turned) -> None:
@@ -237,14 +201,20 @@ class Reading(Answers):
     def refuse(self, refusal: Refusal) -> None:
         """Answer bytes that are no request, and close: what follows cannot be trusted."""
         incoming, self.incoming = self.incoming, None
-        if incoming is not None:
-            exchange = incoming.exchange
-        else:
+        if incoming is None:
             exchange = Exchange(self, render.NO_HEAD, None, self.site.request_id(), 0.0)
             self.queue.append(exchange)
+        elif incoming.exchange.ended:
+            self._leave_off()
+            return
+        else:
+            exchange = incoming.exchange
+            if incoming.begun:
+                self.site.router.abandon(exchange)
         self.stop()
         self.lingers = True
-        exchange.turn(refusal.status, refusal.reason, refusal.detail, retry_after_s=1 if refusal.status == 503 else 0)
+        failure = Failure(refusal.reason, refusal.detail, refusal.status)
+        exchange.failed(failure, b"", retry_after_s=1 if refusal.status == 503 else 0)
 
     def stop(self) -> None:
         """Understand nothing more of what the client sends."""

@@ -95,6 +95,7 @@ class Site:
         log: takes a line for each answered request; None: no access log.
         websockets: the open ones.
         websocket_endpoints: names of those whose traffic leads to ASGI apps only.
+        streaming_endpoints: names of those whose bodies go on while they arrive: all of their backends want them so.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Site:
         self.log: Callable[[str], None] | None = None
         self.websockets: set[WebSocket] = set()
         self.websocket_endpoints: frozenset[str] = frozenset()
+        self.streaming_endpoints: frozenset[str] = frozenset()
         self._entries: dict[str, _Entry] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._apps: set[str] = set()  # tags of web apps
@@ -149,7 +151,12 @@ class Site:
             fresh = tuple(new for _, new in pairs)
         self._entries.update({each.name: _Entry(each, apps) for each in fresh if each.route is not None})
         self._endpoints, self._apps = table.endpoints, apps
-        self.websocket_endpoints = _websocket_endpoints(table)
+        self.websocket_endpoints = _only_to(table, {row.tag for row in table.backends if row.app == "asgi"})
+        streaming = _only_to(table, {row.tag for row in table.backends if row.stream_request})
+        # A copy needs the whole body, and must not cost the original anything: with shadows bodies are gathered.
+        self.streaming_endpoints = streaming.difference(
+            each.name for each in table.endpoints if each.traffic is not None and each.traffic.shadows
+        )
         self.router.apply(table)
         if table.closing:
             for socket in tuple(self.websockets):
@@ -208,7 +215,8 @@ class Site:
             if length > most:
                 detail = f"the body has {length} bytes; endpoint {found.endpoint.name!r} takes {most} (max_body_bytes)"
                 return Turned(413, "too_large", detail)
-            if self.held + length > self.options.max_buffered_bytes:
+            passes_on = found.endpoint.name in self.streaming_endpoints
+            if not passes_on and self.held + length > self.options.max_buffered_bytes:
                 return Turned(503, "queue_full", self.full(), _RETRY_SOON)
         return None
 
@@ -245,12 +253,12 @@ class Site:
         return Turned(200, headers=b"content-type: text/plain; charset=utf-8\r\n", body=b"ok\n")
 
 
-def _websocket_endpoints(table: RoutingTable) -> frozenset[str]:
-    apps = {row.tag for row in table.backends if row.app == "asgi"}
-    if not apps:
+def _only_to(table: RoutingTable, tags: set[str]) -> frozenset[str]:
+    """Return the names of the endpoints whose traffic leads to these backends and to no other."""
+    if not tags:
         return frozenset()
     with_traffic = [each for each in table.endpoints if each.traffic is not None and each.traffic.weights]
-    return frozenset(each.name for each in with_traffic if each.traffic and apps.issuperset(each.traffic.weights))
+    return frozenset(each.name for each in with_traffic if each.traffic and tags.issuperset(each.traffic.weights))
 
 
 def _wrong_method(entry: _Entry, method: str) -> Turned:

@@ -46,7 +46,7 @@ class Batches:
         head = work.head
         try:
             if isinstance(head, Open):
-                work.item = Request(head, bytes(work.body))
+                work.item = Request(head, work.read())
             else:
                 args, kwargs = values.unpack(head.sizes, work.buffer(len(head.sizes)))
                 if kwargs or len(args) != 1:

@@ -1,8 +1,9 @@
 """A request's body that user code reads while it still arrives.
 
-    DATA ─► feed(piece) ─► held ─► read() in a thread, `async for` on a loop ─► credit back to the router
+    DATA ─► feed(piece) ─► held ─► read() in sync code, `async for` on a loop ─► credit back to the router
 
-The router may be at most its credit ahead of user code; what was taken is granted back in steps.
+The router may be at most its credit ahead of user code; what was taken is granted back in steps. A body that breaks
+off raises `Broken` behind its last byte: user code never takes a short body for a whole one.
 """
 
 from __future__ import annotations
@@ -14,26 +15,30 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-__all__ = ["Broken", "Inflow"]
+__all__ = ["Broken", "Inflow", "Stream"]
 
 _GRANT_STEP: Final = 64 * 1024
+_BUFFER: Final = 64 * 1024
 
 
 class Broken(ConnectionError):
-    """The client went away before its body was whole."""
+    """The body will never be whole: its sender is gone or broke a rule, or the call's time is up."""
 
 
 class Inflow(io.RawIOBase):
     """The body of one request: a readable file for sync code, an async iterator of bytes for async code."""
 
-    def __init__(self, grant: Callable[[int], None]) -> None:
+    def __init__(self, grant: Callable[[int], None], hold: Callable[[Inflow], None] | None = None) -> None:
         """Start empty.
 
         Args:
             grant: called with the number of bytes that user code has taken, in steps.
+            hold: holds the thread of sync user code until there is something; None: `wait`.
         """
         self._grant = grant
+        self._hold = hold
         self._held: deque[bytes] = deque()
+        self._offset = 0  # bytes of the first piece that were taken
         self._ended = False
         self._broken = ""
         self._owed = 0
@@ -53,14 +58,27 @@ class Inflow(io.RawIOBase):
         _wake(waiter)
 
     def cut(self, why: str) -> None:
-        """Make every later read raise `Broken`."""
+        """Let no more come: behind what is here, reads raise `Broken`. A body that is whole stays so."""
         with self._changed:
+            if self._ended:
+                return
             self._broken = why
             self._changed.notify_all()
             waiter, self._waiter = self._waiter, None
         _wake(waiter)
 
     # -- sync user code -------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether a read would return, or raise, at once."""
+        return bool(self._held) or self._ended or bool(self._broken)
+
+    def wait(self) -> None:
+        """Wait until `ready`, on a thread that has nothing to do with what feeds us."""
+        with self._changed:
+            while not self.ready:
+                self._changed.wait()
 
     def readable(self) -> bool:
         """Return True."""
@@ -70,15 +88,27 @@ class Inflow(io.RawIOBase):
         """Fill `buffer` with what is there, waiting for at least one byte; 0 at the end.
 
         Raises:
-            Broken: the client went away.
+            Broken: it will never be whole.
         """
-        with self._changed:
-            while not self._held and not self._ended and not self._broken:
-                self._changed.wait()
-            piece = self._take(len(buffer))
+        piece = self._next(len(buffer))
         buffer[: len(piece)] = piece
-        self._taken(len(piece))
         return len(piece)
+
+    def readall(self) -> bytes:
+        """Return all that is left, once it has come.
+
+        Raises:
+            Broken: it will never be whole.
+        """
+        return b"".join(iter(lambda: self._next(1 << 62), b""))
+
+    def _next(self, most: int) -> bytes:
+        if not self.ready:
+            (self._hold or Inflow.wait)(self)
+        with self._changed:
+            piece = self._take(most)
+        self._taken(len(piece))
+        return piece
 
     # -- async user code ------------------------------------------------------------------------------
 
@@ -86,11 +116,11 @@ class Inflow(io.RawIOBase):
         """Return the next bytes, b"" at the end.
 
         Raises:
-            Broken: the client went away.
+            Broken: it will never be whole.
         """
         while True:
             with self._changed:
-                if self._held or self._ended or self._broken:
+                if self.ready:
                     piece = self._take(1 << 62)
                     break
                 loop = asyncio.get_running_loop()
@@ -115,17 +145,35 @@ class Inflow(io.RawIOBase):
             if self._broken:
                 raise Broken(self._broken)
             return b""
-        piece = self._held.popleft()
-        if len(piece) > most:
-            self._held.appendleft(piece[most:])
-            piece = piece[:most]
-        return piece
+        piece, start = self._held[0], self._offset
+        if len(piece) - start > most:
+            self._offset = start + most
+            return piece[start : start + most]
+        self._held.popleft()
+        self._offset = 0
+        return piece[start:]
 
     def _taken(self, size: int) -> None:
         self._owed += size
         if self._owed >= _GRANT_STEP:
             owed, self._owed = self._owed, 0
             self._grant(owed)
+
+
+class Stream(io.BufferedReader):
+    """`request.stream` of a body that arrives: any file's `read`, `read1`, `readline`, and `async for` over its pieces.
+
+    `read(n)` waits for `n` bytes or the end, `read1(n)` returns what is there. Use it in one of the two ways only.
+    """
+
+    def __init__(self, inflow: Inflow) -> None:
+        """Read from `inflow`."""
+        super().__init__(inflow, _BUFFER)
+        self._inflow = inflow
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it arrives."""
+        return aiter(self._inflow)
 
 
 def _wake(waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rayserve.model.table import BatchRule
+from rayserve.replica.inflow import Inflow
 from rayserve.replica.turns import Turns
 from rayserve.replica.work import Work
 from rayserve.wire.heads import BUSY, DRAINING
@@ -66,6 +67,7 @@ class Intake:
         self.sizes: dict[int, int] = {}
         self.released: dict[str, int] = {}
         self.wake: Callable[[], None] = _nothing  # called on the reading thread when a call became ready
+        self.hold: Callable[[Inflow], None] = Inflow.wait  # holds a thread of user code until more of a body is there
         self.drained: Callable[[], None] = _nothing  # called when draining is over
         self.later: Callable[[float, Callable[[], None]], None] = _never  # calls a function after so many seconds
         self.crowded = False  # some routers take turns

@@ -25,6 +25,7 @@ from rayserve.context import batch_state, enter, leave
 from rayserve.errors import BadRequestError, BadResultError, CallError, HTTPError
 from rayserve.replica.gather import Batches
 from rayserve.replica.handler import Handler, Target
+from rayserve.replica.inflow import Broken, Inflow, Stream
 from rayserve.replica.intake import Intake
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.raised import pickled
@@ -53,6 +54,9 @@ class Executor(Protocol):
 
     def until_clear(self, outflow: Outflow) -> None:
         """Hold the thread of user code until a stream may go on."""
+
+    def until_ready(self, inflow: Inflow) -> None:
+        """Hold the thread of user code until more of a body is there."""
 
 
 class Invoker:
@@ -173,8 +177,11 @@ class Invoker:
             args, kwargs = values.unpack(head.sizes, work.buffer(len(head.sizes)))
             return (args, kwargs) if target.typed is None else target.typed.from_call(args, kwargs)
         if target.typed is not None:
-            return target.typed.from_request(head.params, head.query, head.headers, work.body)
-        return ((Request(head, bytes(work.body)),), {}) if target.traits.wants_request else ((), {})
+            return target.typed.from_request(head.params, head.query, head.headers, work.read())
+        if not target.traits.wants_request:
+            return (), {}
+        arriving = None if work.inflow is None else Stream(work.inflow)
+        return (Request(head, bytes(work.body), arriving),), {}
 
     def batch_arguments(self, batch: list[Work], target: Target) -> list[Any]:
         """Return the one argument of a batch handler: the list of requests, or of first arguments."""
@@ -269,6 +276,9 @@ class Invoker:
     def failed(self, work: Work, error: BaseException) -> None:
         """Send what an exception means; never raises."""
         head = work.head
+        if isinstance(error, Broken) and work.cancelled:
+            work.session.drop(work)
+            return
         try:
             if isinstance(head, Invoke):
                 work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from rayserve.replica.inflow import Inflow
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
 from rayserve.replica.outflow import Outflow
@@ -139,12 +140,19 @@ class MainThread:
 
     def until_clear(self, outflow: Outflow) -> None:
         """Read the sockets until a stream may go on: its credit comes on one of them."""
+        self._poll_until(lambda: outflow.clear)
+
+    def until_ready(self, inflow: Inflow) -> None:
+        """Read the sockets until more of a body is there; any other thread of user code just waits."""
+        if threading.get_ident() == self._main:
+            self._poll_until(lambda: inflow.ready)
+        else:
+            inflow.wait()
+
+    def _poll_until(self, done: Callable[[], bool]) -> None:
         self._flush()
         busy_since, self.busy_since = self.busy_since, 0.0
-        while not outflow.clear:
-            with self.server.lock:
-                if not outflow.clear:  # the I/O thread may have read the credit just before
-                    self.server.poll(None)
+        self.server.poll_until(done)
         self.busy_since = busy_since
 
     # -- the I/O thread -------------------------------------------------------------------------------

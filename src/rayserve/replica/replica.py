@@ -67,6 +67,7 @@ class Replica:
         self._intake.streams = row.stream_request or handler.app is not None
         self._executor = self._make_executor(row.max_concurrency)
         self._intake.wake = self._executor.ready
+        self._intake.hold = self._executor.until_ready
         self._intake.drained = self._leave
         self._intake.later = self._later
         self._server = Server(self._intake, self._handshake, self._executor.dirty, spec.run_dir, io.loop)
@@ -149,6 +150,7 @@ class Replica:
         for row in table.backends:
             if any(replica.id == me for replica in row.replicas):
                 self._intake.resize(row.max_concurrent_queries, row.batch)
+                self._intake.streams = row.stream_request or self.handler.app is not None
                 self.configure(row.user_config)
 
     def configure(self, user_config: tuple[int, str]) -> None:

@@ -109,6 +109,13 @@ class Server:
         for key, mask in self._selector.select(timeout_s):
             key.data(mask)
 
+    def poll_until(self, done: Callable[[], bool]) -> None:
+        """Lead until `done`; what makes it so comes on one of the sockets, whoever reads it."""
+        while not done():
+            with self.lock:
+                if not done():  # another thread may have read it just before
+                    self.poll(None)
+
     @property
     def sessions(self) -> list[Session]:
         """The links whose handshake succeeded; from any thread."""

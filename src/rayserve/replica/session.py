@@ -122,7 +122,7 @@ class Session:
         if flags & END:
             self._intake.ready(work)
         elif self._intake.streams and not flags & CALL:
-            work.inflow = Inflow(lambda size: self._grant(stream, size))
+            work.inflow = Inflow(lambda size: self._grant(stream, size), self._intake.hold)
             self._intake.ready(work)
 
     def _grant(self, stream: int, size: int) -> None:
@@ -186,6 +186,8 @@ class Session:
             return False
         work.ended = True
         work.on_cancel = None  # it refers back to the call: a cycle for each would keep the garbage collector busy
+        if work.inflow is not None:
+            work.inflow.cut("the call has ended")
         # Its slot goes to whoever is next, not to the router that hears of it first.
         if self._intake.crowded and self._intake.enlist(self):
             self.link.send(codec.frame(REJECT, 0, 0, heads.BUSY, load=self._load()))

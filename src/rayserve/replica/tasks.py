@@ -23,6 +23,7 @@ from rayserve.replica.asgi import AppRunner
 from rayserve.replica.forming import Forming
 from rayserve.replica.gather import alike
 from rayserve.replica.handler import Target
+from rayserve.replica.inflow import Inflow
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
 from rayserve.replica.outflow import Outflow
@@ -151,6 +152,14 @@ class Tasks:
         clear = threading.Event()
         if outflow.when_clear(clear.set):
             clear.wait()
+
+    def until_ready(self, inflow: Inflow) -> None:
+        """Hold this thread until more of a body is there; async code that reads as sync code does holds the loop."""
+        if threading.get_ident() == self._main:
+            self._flush()
+            self.server.poll_until(lambda: inflow.ready)
+        else:
+            inflow.wait()
 
     def _pump(self) -> None:
         """Start what may start now."""

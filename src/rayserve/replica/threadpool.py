@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from rayserve.replica.inflow import Inflow
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
 from rayserve.replica.outflow import Outflow
@@ -94,6 +95,10 @@ class ThreadPool:
         clear = threading.Event()
         if outflow.when_clear(clear.set):
             clear.wait()
+
+    def until_ready(self, inflow: Inflow) -> None:
+        """Hold this thread until more of a body is there; another one reads the sockets."""
+        inflow.wait()
 
     def _work(self) -> None:
         self.invoker.enter_thread()

@@ -80,6 +80,14 @@ class Work:
             return body if parts == 1 else memoryview(bytearray(body))
         return memoryview(body)
 
+    def read(self) -> bytes:
+        """Return the whole body, waiting for it if it still arrives; once only.
+
+        Raises:
+            Broken: it will never be whole.
+        """
+        return bytes(self.body) if self.inflow is None else self.inflow.readall()
+
     def may_run(self, now: float) -> bool:
         """Return whether somebody still waits and time is left; if not, end the call.
 
@@ -104,7 +112,7 @@ class Work:
         """Note that nobody waits for the answer any more."""
         self.cancelled = True
         if self.inflow is not None:
-            self.inflow.cut("the client went away before its body was whole")
+            self.inflow.cut("the request broke off before its body was whole; nobody waits for its answer")
         state = self.state
         if state is not None:
             state.cancelled = True

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from io import BufferedReader
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from rayserve.errors import BadResultError
-from rayserve.replica.inflow import Inflow
+from rayserve.replica.inflow import Inflow, Stream
 from rayserve.request import Request
 from rayserve.response import Chunks, Encoded, render_headers
 from rayserve.wire.heads import Open
@@ -69,7 +68,7 @@ def call_wsgi(app: WSGIApp, head: Open, body: bytes, inflow: Inflow | None) -> E
 
 
 def _environ(head: Open, body: bytes, inflow: Inflow | None) -> dict[str, Any]:
-    environ: dict[str, Any] = dict(Request(head, body).environ)
+    environ: dict[str, Any] = dict(Request(head, body, None if inflow is None else Stream(inflow)).environ)
     root = unquote_to_bytes(head.root).decode("latin-1")
     path = unquote_to_bytes(head.target).decode("latin-1")
     environ["SCRIPT_NAME"] = root
@@ -77,9 +76,6 @@ def _environ(head: Open, body: bytes, inflow: Inflow | None) -> dict[str, Any]:
     environ["wsgi.multithread"] = True
     environ["wsgi.multiprocess"] = True
     environ["wsgi.errors"] = sys.stderr
-    if inflow is not None:
-        environ["wsgi.input"] = BufferedReader(inflow, 64 * 1024)
-    environ["wsgi.input_terminated"] = True
     return environ
 
 

@@ -9,7 +9,7 @@ through `answered`, `data` and `failed`, on the thread of its loop, and never af
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rayserve.wire.codec import CREDIT, END, MAX_DATA, data_header
 from rayserve.wire.heads import Failure
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERING", "DONE", "FLYING", "LINED", "NEW", "PARKED", "Call", "Upload"]
 
 NEW, PARKED, LINED, FLYING, ANSWERING, DONE = range(6)
+
+_MANY: Final = 256  # pieces kept after they were sent; more are joined, or tiny ones would outweigh their bytes
 
 
 class Upload:
@@ -73,6 +75,9 @@ class Upload:
         if self.granted and self.next:
             del self.kept[: self.next]
             self.next = 0
+        elif self.next > _MANY:
+            self.kept[: self.next] = [b"".join(self.kept[: self.next])]
+            self.next = 1
         return parts
 
     def frames(self, stream: int) -> Iterator[list[bytes | memoryview]]:
