@@ -12,7 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rayserve as serve
-from benchmarks import batching, calls, control, idle, large_bodies, memory, report, small_json, streams, web_apps
+from benchmarks import (
+    batching,
+    calls,
+    control,
+    gigabyte,
+    idle,
+    large_bodies,
+    memory,
+    report,
+    small_json,
+    streams,
+    web_apps,
+)
 from benchmarks.bench import opened, say
 from benchmarks.figures import Figure, Row
 from benchmarks.load import NoWrk, find_wrk
@@ -27,6 +39,7 @@ _BENCHMARKS = {
     "batching": batching.measure,
     "streams": streams.measure,
     "web-apps": web_apps.measure,
+    "gigabyte": gigabyte.measure,
     "idle": idle.measure,
     "control": control.measure,
 }
