@@ -184,7 +184,7 @@ def test_a_client_that_leaves_is_heard_of_by_the_handler_that_waits(mini: Mini, 
 
 @ALL
 def test_the_deadline_reaches_a_handler_that_waits_for_bytes(mini: Mini, scene: Scene, kind: str) -> None:
-    serve(mini, scene, kind, timeout_s=0.3)
+    serve(mini, scene, kind, timeout_s=0.6)
     with Client(mini.port) as client:
         client.send(request("POST", "/app/x", f"Content-Length: {LARGE}") + b"first")
         answer = client.answer()
