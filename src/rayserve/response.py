@@ -25,13 +25,13 @@ from werkzeug.wrappers import Response
 from rayserve.encoding import to_json, type_name
 from rayserve.errors import BadResultError, CallError, HTTPError
 
-__all__ = ["AsyncChunks", "Chunks", "Encoded", "encode", "encode_error", "render_headers"]
+__all__ = ["NO_BODY", "AsyncChunks", "Chunks", "Encoded", "announced", "encode", "encode_error", "render_headers"]
 
 _TEXT: Final = b"content-type: text/plain; charset=utf-8\r\n"
 _JSON: Final = b"content-type: application/json\r\n"
 _BINARY: Final = b"content-type: application/octet-stream\r\n"
 
-_NO_BODY: Final = frozenset((204, 205, 304))  # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
+NO_BODY: Final = frozenset((204, 205, 304))  # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
 # The ingress writes these itself: framing and connection of the client's side, and our own markers.
 _INGRESS_OWNS: Final = frozenset((
     "connection", "content-length", "date", "keep-alive", "proxy-connection", "transfer-encoding",
@@ -48,11 +48,13 @@ class Encoded(msgspec.Struct, gc=False):
         status: HTTP status, 200 to 599.
         headers: the rendered block, lower-case names, each line ending in CRLF, no blank line.
         body: the whole body, or a `Chunks` or `AsyncChunks` that makes it.
+        size: bytes of body that were announced, if they are not all in `body`; -1: not known.
     """
 
     status: int
     headers: bytes
     body: bytes | Iterator[bytes] | AsyncIterator[bytes]
+    size: int = -1
 
 
 class Chunks(Iterator[bytes]):
@@ -200,7 +202,7 @@ def _from_tuple(body: Any, status: int, headers: Any = None) -> Encoded:
     if isinstance(body, Response):
         return _from_response(body, int(status), pairs)
     default, content = _content(body)
-    if status in _NO_BODY:
+    if status in NO_BODY:
         default = b""
     return _finish(int(status), render_headers(pairs, default) if pairs else default, content)
 
@@ -211,23 +213,31 @@ def _from_response(
     """Take a response as it is; `extra` replaces its headers of the same name."""
     replaced = {name.lower() for name, _ in extra or ()}
     pairs = [pair for pair in response.headers if pair[0].lower() not in replaced] + (extra or [])
-    body: bytes | Chunks
+    status = response.status_code if status is None else status
     if response.is_sequence and not response.direct_passthrough:
         body = b"".join(response.iter_encoded())
         response.close()
-    else:
-        body = Chunks(response.response, response.close)
-    return _finish(response.status_code if status is None else status, render_headers(pairs), body)
+        return _finish(status, render_headers(pairs), body)
+    return _finish(status, render_headers(pairs), Chunks(response.response, response.close), announced(pairs))
 
 
-def _finish(status: int, headers: bytes, body: Any) -> Encoded:
+def announced(pairs: Iterable[tuple[str, Any]]) -> int:
+    """Return the length that a Content-Length among header pairs announces; -1 without, or if it cannot be one."""
+    for name, value in pairs:
+        if str(name).lower() == "content-length":
+            text = str(value).strip()
+            return int(text) if text.isascii() and text.isdecimal() else -1
+    return -1
+
+
+def _finish(status: int, headers: bytes, body: Any, size: int = -1) -> Encoded:
     if not 200 <= status <= 599:
         raise BadResultError(f"the result has status {status}, which cannot end a response; use 200 to 599")
-    if status in _NO_BODY:
+    if status in NO_BODY:
         if isinstance(body, Chunks):
             body.close()
-        body = b""
-    return Encoded(status, headers, body)
+        body, size = b"", -1
+    return Encoded(status, headers, body, size)
 
 
 def _pairs(headers: Any) -> list[tuple[str, Any]]:

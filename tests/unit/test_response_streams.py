@@ -100,3 +100,16 @@ def test_stream_with_a_status_that_has_no_body_is_closed() -> None:
     next(begun)
     assert encode((begun, 204)).body == b""
     assert ended == [1]
+
+
+@pytest.mark.parametrize(("announced", "size"), [("5", 5), (" 12 ", 12), ("0", 0), ("-1", -1), ("five", -1), ("٣", -1)])
+def test_the_length_that_a_streamed_response_announces_is_kept(announced: str, size: int) -> None:
+    response = flask.Response(iter([b"a"]), headers={"Content-Length": announced})
+    encoded = encode(response)
+    assert encoded.size == size
+    assert b"content-length" not in encoded.headers  # the ingress writes it
+
+
+def test_a_streamed_response_without_a_length_has_none() -> None:
+    assert encode(flask.Response(iter([b"a"]))).size == -1
+    assert encode(flask.Response(iter([b"a"]), 204, {"Content-Length": "5"})).size == -1

@@ -1,5 +1,6 @@
 """Whole web apps behind a mount: FastAPI, Starlette, Flask."""
 
+import http.client
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -175,3 +176,55 @@ def test_a_handle_cannot_call_an_app(mini: Mini) -> None:
 
     with pytest.raises(ValueError, match="by HTTP"):
         mini.handle("e").remote().result(10)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_an_app_that_sends_another_length_than_it_announced_is_found_out(mini: Mini, more: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"5")]})
+        await send({"type": "http.response.body", "body": b"four", "more_body": more})
+        await send({"type": "http.response.body", "body": b""})
+
+    serve(mini, asgi(app))
+
+    if more:  # its head is on its way already: the client sees that the body is not whole
+        with pytest.raises(http.client.IncompleteRead):
+            mini.get("/app/x")
+    else:
+        assert mini.get("/app/x").status == 500
+
+
+@pytest.mark.parametrize("chunks", [[b"four"], [b"fo", b"ur", b"five"]])
+def test_a_wsgi_app_that_sends_another_length_than_it_announced_is_found_out(mini: Mini, chunks: list[bytes]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "5")])
+        return chunks if environ["QUERY_STRING"] else iter(chunks)
+
+    serve(mini, wsgi(app))
+
+    assert mini.get("/app/x?list").status == 500
+    with pytest.raises(http.client.HTTPException):
+        mini.get("/app/x")
+
+
+def test_an_app_that_ignores_its_lifespan_is_taken_to_have_none(mini: Mini) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+
+    serve(mini, asgi(app))
+    assert mini.get("/app/x").status == 204
+    with pytest.raises(Exception, match=r"returned before startup\.complete"):
+        mini.backend("insists", asgi(app, lifespan="on"))
+
+
+def test_head_without_an_announced_length_says_none(mini: Mini) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    serve(mini, asgi(app))
+    head = mini.ask("HEAD", "/app/x")
+    assert (head.status, head.get("content-length")) == (200, None)
+    assert mini.get("/app/x").get("content-length") == "0"

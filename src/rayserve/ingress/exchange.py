@@ -133,7 +133,7 @@ class Exchange(Call):
         answer = heads.decode_answer(head)
         request, connection, status, size = self.head, self.connection, answer.status, answer.body_size
         end = bool(flags & END)
-        if size >= 0 and (len(body) != size if end else len(body) > size):
+        if size >= 0 and (len(body) != size if end else len(body) > size) and request.method != "HEAD":
             self._contradicted(size)
             return
         modern = request.version == (1, 1)

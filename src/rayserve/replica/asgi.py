@@ -16,9 +16,9 @@ from rayserve.errors import BadRequestError, BadResultError
 from rayserve.replica import websocket
 from rayserve.replica.inflow import Broken
 from rayserve.replica.outflow import Outflow
-from rayserve.replica.streaming import until_clear
+from rayserve.replica.streaming import TURN_CHUNKS, until_clear
 from rayserve.replica.work import Work
-from rayserve.response import render_headers
+from rayserve.response import NO_BODY, announced, render_headers
 from rayserve.wire.heads import Open
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ __all__ = ["AppRunner", "Cycle", "Lifespan", "LifespanError", "scope_of"]
 
 _log = logging.getLogger("rayserve.user")
 _VERSION: Final = {"version": "3.0", "spec_version": "2.4"}
+# Of the loop, before `send` raises for a client that is gone: an app that listens for http.disconnect, as Django does,
+# ends by itself in them and closes what it has open; an error from `send` would not let it.
+_TURNS_TO_LEAVE: Final = 16
 
 ASGIApp = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
@@ -68,7 +71,9 @@ def _server_of(head: Open) -> tuple[str, int | None] | None:
 class Cycle:
     """One request and its answer, as `receive` and `send`."""
 
-    __slots__ = ("_gone", "_headers", "_outflow", "_received", "_started", "_status", "_work", "complete")
+    __slots__ = (
+        "_gone", "_headers", "_outflow", "_received", "_sent", "_size", "_started", "_status", "_work", "complete",
+    )  # fmt: skip
 
     def __init__(self, work: Work) -> None:
         """Serve `work`."""
@@ -78,11 +83,13 @@ class Cycle:
         self._started = False
         self._status = 500
         self._headers = b""
+        self._size = -1  # bytes of body that the app announced
+        self._sent = 0  # pieces of the body
         self._outflow: Outflow | None = None
         self.complete = False
 
     def cancel(self) -> None:
-        """Hear that nobody waits any more: `receive` says so, and `send` drops."""
+        """Hear that nobody waits any more: `receive` says so, and `send` raises."""
         self._gone.set()
 
     async def receive(self) -> Message:
@@ -103,16 +110,27 @@ class Cycle:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take a piece of the answer; waits while the client is slow."""
+        """Take a piece of the answer; waits while the client is slow.
+
+        Raises:
+            Disconnected: the client is gone. A stream without end would otherwise never learn of it.
+            RuntimeError: the message is out of order, or unknown.
+        """
         kind = message["type"]
-        if work_gone(self._work):
-            return  # ASGI 2.4 allows an OSError here; silence is what apps of every age can bear
+        if work_gone(self._work) and not self.complete:
+            for _ in range(_TURNS_TO_LEAVE):
+                await asyncio.sleep(0)
+            raise websocket.Disconnected("nobody waits for this answer any more")
         if kind == "http.response.start":
             if self._started:
                 raise RuntimeError("the app sent http.response.start twice")
             self._started = True
             self._status = message["status"]
-            self._headers = _rendered(message.get("headers", ()))
+            pairs = [(bytes(key).decode("latin-1"), bytes(value).decode("latin-1")) for key, value in
+                     message.get("headers", ())]  # fmt: skip
+            self._headers = render_headers(pairs)
+            if self._status not in NO_BODY:
+                self._size = announced(pairs)
         elif kind == "http.response.body":
             if not self._started:
                 raise RuntimeError("the app sent http.response.body before http.response.start")
@@ -127,30 +145,35 @@ class Cycle:
         session = work.session
         if self._outflow is None:
             if not more:
-                self.complete = True
-                session.answer(work, self._status, self._headers, body)
+                self._whole(body)
                 return
-            self._outflow = session.begin(work, self._status, self._headers)
+            self._outflow = session.begin(work, self._status, self._headers, self._size)
         outflow = self._outflow
         self.complete = not more
         clear = outflow.push([body], end=not more)
         session.dirty(session.link)
         if not clear:
             await until_clear(outflow)
+        self._sent += 1
+        if not self._sent % TURN_CHUNKS:
+            await asyncio.sleep(0)
 
-    @property
-    def begun(self) -> bool:
-        """Whether the app sent anything."""
-        return self._outflow is not None or self.complete
+    def _whole(self, body: bytes) -> None:
+        work, size = self._work, self._size
+        bare = isinstance(work.head, Open) and work.head.method == "HEAD"
+        if size >= 0 and size != len(body) and not bare:
+            raise BadResultError(f"the app announced {size} bytes (content-length) and sent {len(body)}")
+        self.complete = True
+        if bare and size < 0 and self._status not in NO_BODY:  # how long the body of a GET would be nobody knows
+            work.session.begin(work, self._status, self._headers).push([], end=True)
+            work.session.dirty(work.session.link)
+        else:
+            work.session.answer(work, self._status, self._headers, body, size)
 
 
 def work_gone(work: Work) -> bool:
     """Return whether nobody waits for `work` any more."""
     return work.cancelled or work.ended
-
-
-def _rendered(headers: Any) -> bytes:
-    return render_headers([(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers])
 
 
 class LifespanError(BadResultError):
@@ -211,9 +234,9 @@ class Lifespan:
             why = "it returned before startup.complete"
         except BaseException as error:
             why = f"{type(error).__name__}: {error}"
-            if self._mode == "auto" and not self._started.done():
-                _log.info("the app has no lifespan (%s)", why)
-                why = ""
+        if self._mode == "auto" and not self._started.done():
+            _log.info("the app has no lifespan (%s)", why)
+            why = ""
         for future in (self._started, self._stopped):
             if not future.done():
                 future.set_result(why if future is self._started else "")

@@ -221,13 +221,13 @@ class Invoker:
     def _answer(self, work: Work, encoded: response.Encoded) -> None:
         status, headers, body = encoded.status, encoded.headers, encoded.body
         if isinstance(body, bytes):
-            work.session.answer(work, status, headers, body)
+            work.session.answer(work, status, headers, body, encoded.size)
         elif isinstance(body, AsyncIterator):
             raise BadResultError(
                 "an async generator is an answer of async handlers only; make the handler an async def"
             )
         else:
-            self._stream(work, body, lambda: work.session.begin(work, status, headers), _as_it_is)
+            self._stream(work, body, lambda: work.session.begin(work, status, headers, encoded.size), _as_it_is)
 
     def _stream(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
         try:

@@ -218,11 +218,10 @@ class Session:
         else:
             self.link.send_now(codec.frame(STARTED, work.stream, load=self._load()))
 
-    def answer(self, work: Work, status: int, headers: bytes, body: bytes) -> None:
-        """Send an HTTP answer."""
-        size = len(body)
-        head = heads.encode(Answer(status, headers, size))
-        if size <= codec.MAX_SMALL:
+    def answer(self, work: Work, status: int, headers: bytes, body: bytes, size: int = -1) -> None:
+        """Send an HTTP answer; to a HEAD `size` says how long the body of a GET would be, if that is known."""
+        head = heads.encode(Answer(status, headers, len(body) if size < 0 else size))
+        if len(body) <= codec.MAX_SMALL:
             self._end(work, HEAD, 0, head, body)
         else:
             self._send_large(work, 0, head, [body])
@@ -263,9 +262,12 @@ class Session:
         """Tell the router that this replica takes no new calls."""
         self.link.send_now(codec.frame(codec.GOAWAY, 0, load=self._load()))
 
-    def begin(self, work: Work, status: int, headers: bytes) -> Outflow:
-        """Send the head of an HTTP answer whose body is made bit by bit; return where the body goes."""
-        return self._begin(work, 0, heads.encode(Answer(status, headers)))
+    def begin(self, work: Work, status: int, headers: bytes, size: int = -1) -> Outflow:
+        """Send the head of an HTTP answer whose body is made bit by bit; return where the body goes.
+
+        `size` is how long it will be, -1 if that is not known.
+        """
+        return self._begin(work, 0, heads.encode(Answer(status, headers, size)))
 
     def begin_values(self, work: Work) -> Outflow:
         """Send the head of a stream of Python values; return where they go."""

@@ -16,10 +16,10 @@ from typing import Any, Final, Protocol
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.work import Work
 
-__all__ = ["Begin", "Encode", "Waits", "send_async", "send_sync", "until_clear"]
+__all__ = ["TURN_CHUNKS", "Begin", "Encode", "Waits", "send_async", "send_sync", "until_clear"]
 
 # How much an async stream may send before others on the loop get a turn.
-_TURN_CHUNKS: Final = 16
+TURN_CHUNKS: Final = 16
 _TURN_BYTES: Final = 64 * 1024
 _TURN_S: Final = 0.001
 
@@ -80,7 +80,7 @@ async def send_async(work: Work, chunks: AsyncIterator[Any], begin: Begin, encod
         count += 1
         if not clear:
             await until_clear(outflow)
-        elif count >= _TURN_CHUNKS or sent >= _TURN_BYTES or time.monotonic() - since >= _TURN_S:
+        elif count >= TURN_CHUNKS or sent >= _TURN_BYTES or time.monotonic() - since >= _TURN_S:
             await asyncio.sleep(0)
         else:
             continue

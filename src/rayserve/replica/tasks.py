@@ -67,6 +67,7 @@ class Tasks:
         self._running: set[object] = set()  # calls, batches' tasks, jobs of the thread and of `run_between`
         self._jobs: deque[Callable[[], Any]] = deque()
         self._pumping = False
+        self._stopping = False
         self._thread = ThreadPoolExecutor(1, "user", initializer=lambda: self.invoker.enter_thread())
         self._batches = 0
         self._forming: list[Forming] = []
@@ -103,8 +104,13 @@ class Tasks:
         self.ready()
 
     def stop(self) -> None:
-        """Let `serve` return; from any thread."""
-        self._soon(self._loop.stop)
+        """Let `serve` return, once an app's background tasks are done too; from any thread."""
+        self._soon(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._app is None or not self._running:
+            self._loop.stop()
 
     def _soon(self, function: Callable[..., object], *args: object) -> None:
         if not self._loop.is_closed():
@@ -195,6 +201,8 @@ class Tasks:
 
     def _ended(self, done: object) -> None:
         self._running.discard(done)
+        if self._stopping and not self._running:
+            self._loop.stop()
         if self._intake.queue or self._jobs:
             self.ready()
 

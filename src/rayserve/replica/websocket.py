@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rayserve.errors import BadResultError
 from rayserve.replica.inflow import Broken, Inflow
 from rayserve.replica.invoke import user_traceback
-from rayserve.replica.streaming import until_clear
+from rayserve.replica.streaming import TURN_CHUNKS, until_clear
 from rayserve.response import render_headers
 from rayserve.wire import messages
 from rayserve.wire.heads import Failure
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Disconnected", "Socket", "serve"]
 
 _log = logging.getLogger("rayserve.user")
-_TURN: Final = 16  # messages in a row until other tasks get a turn
 
 Message = MutableMapping[str, Any]
 
@@ -123,7 +122,7 @@ class Socket:
     async def _breathe(self) -> None:
         """Let others on the loop have a turn."""
         self._turn += 1
-        if self._turn >= _TURN:
+        if self._turn >= TURN_CHUNKS:
             self._turn = 0
             await asyncio.sleep(0)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from rayserve.errors import BadResultError
 from rayserve.replica.inflow import Inflow, Stream
 from rayserve.request import Request
-from rayserve.response import Chunks, Encoded, render_headers
+from rayserve.response import NO_BODY, Chunks, Encoded, announced, render_headers
 from rayserve.wire.heads import Open
 
 __all__ = ["call_wsgi"]
@@ -50,21 +51,25 @@ def call_wsgi(app: WSGIApp, head: Open, body: bytes, inflow: Inflow | None) -> E
     try:
         iterator = iter(result)
         # An app may call start_response as late as its first chunk (PEP 3333, "The start_response() callable").
-        first = next(iterator, None) if not said else None
+        written += islice(iterator, 1)
         if not said:
             raise BadResultError("the app returned without calling start_response")
         status, headers = said
         block = render_headers(headers)
         code = int(status.split(" ", 1)[0])
-        if isinstance(result, (list, tuple)) and first is None:
-            body_bytes = b"".join((*written, *result))
-            _close(result)
-            return Encoded(code, block, body_bytes)
+        size = -1 if code in NO_BODY else announced(headers)
+        if head.method != "HEAD" and isinstance(result, (list, tuple)):
+            written += iterator
+            if size >= 0 and size != sum(map(len, written)):
+                raise BadResultError(f"the app announced {size} bytes (Content-Length) and sent another number")
+            size = sum(map(len, written))
     except BaseException:
         _close(result)
         raise
-    early = written if first is None else [*written, first]
-    return Encoded(code, block, Chunks(_chain(early, iterator), lambda: _close(result)))
+    if size >= 0 and (head.method == "HEAD" or size == sum(map(len, written))):  # all of it is here
+        _close(result)
+        return Encoded(code, block, b"".join(written), size)
+    return Encoded(code, block, Chunks(_chain(written, iterator), lambda: _close(result)), size)
 
 
 def _environ(head: Open, body: bytes, inflow: Inflow | None) -> dict[str, Any]:
