@@ -1,4 +1,4 @@
-"""How long WebSockets live, and what ends them: silence, slowness, draining, death."""
+"""How long WebSockets live, and what ends them: silence, slowness, death."""
 
 from __future__ import annotations
 
@@ -196,45 +196,7 @@ def test_a_client_that_takes_nothing_for_30_s_is_cut(mini: Mini, seen: queue.Que
         assert not mini.on_front(lambda: mini.site.websockets)
 
 
-# -- going away ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["closing table", "SIGTERM"])
-def test_a_draining_ingress_says_going_away(mini: Mini, seen: queue.Queue[Any], how: str) -> None:
-    def drain() -> None:
-        for each in mini.site.websockets:
-            each.drain()
-
-    serve(mini, recorder(seen))
-    with Raw(mini.port) as client:
-        if how == "SIGTERM":
-            mini.on_front(drain)
-        else:
-            mini.publish(closing=True)
-        opcode, payload = client.read()
-        assert (opcode, payload[:2]) == (CLOSE, b"\x03\xe9")
-        client.send(CLOSE, payload[:2])
-        assert client.file.read() == b""
-    assert next_of(seen, "disconnect")["code"] == 1001
-
-
-def test_no_new_websocket_while_draining(mini: Mini, seen: queue.Queue[Any]) -> None:
-    serve(mini, recorder(seen))
-    mini.on_front(mini.site.drain)
-    with Raw(mini.port) as client:
-        assert client.head.startswith(b"HTTP/1.1 503")
-        assert b"x-serve-reason: draining" in client.head
-    assert seen.empty()
-
-
-def test_a_client_that_does_not_answer_our_close_is_cut_after_10_s(mini: Mini, seen: queue.Queue[Any]) -> None:
-    serve(mini, recorder(seen))
-    with Raw(mini.port) as client:
-        mini.publish(closing=True)
-        assert client.read()[0] == CLOSE
-        mini.later(11)
-        assert client.file.read() == b""
-    assert next_of(seen, "disconnect")["code"] == 1006
+# -- death, and the end --------------------------------------------------------------------------------
 
 
 def test_the_death_of_the_replica_is_1011(mini: Mini, seen: queue.Queue[Any]) -> None:

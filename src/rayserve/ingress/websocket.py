@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rayserve.ingress.clock import Watched
 from rayserve.ingress.dialogue import Dialogue
-from rayserve.wire.messages import ABNORMAL, FAILED, GOING_AWAY, NORMAL, encode_close
+from rayserve.wire.messages import ABNORMAL, FAILED, GOING_AWAY, LEAVE_S, NORMAL, RESTART, encode_close
 
 if TYPE_CHECKING:
     from rayserve.ingress.site import Site
@@ -34,7 +34,7 @@ _PING, _TAKE, _CLOSING, _END, _LEFT = "ping", "take", "closing", "end", "left"
 class WebSocket(Watched, asyncio.Protocol):
     """The client's side of one call; `busy`, as long as it is there."""
 
-    __slots__ = ("_alive", "_call", "_dialogue", "_ending", "_level", "_lost", "_over", "_owed", "_site",
+    __slots__ = ("_alive", "_call", "_dialogue", "_ending", "_leaving", "_level", "_lost", "_over", "_owed", "_site",
                  "_stuck", "_told", "_transport")  # fmt: skip
 
     busy = True
@@ -51,6 +51,7 @@ class WebSocket(Watched, asyncio.Protocol):
         self._level = math.inf  # bytes in that buffer at the last look
         self._owed = 0  # bytes from the app that the client has not taken
         self._told = False  # the app was told of the client's end
+        self._leaving = ""  # why the client was asked to leave
         self._ending = False  # we sent the end of our bytes
         self._over = False  # the call has ended, or was given up
         self._lost = False  # the transport is closed
@@ -116,7 +117,7 @@ class WebSocket(Watched, asyncio.Protocol):
         if self._told or self._over or upload is None:
             return
         self._told = True
-        upload.push(encode_close(code, reason))
+        upload.push(encode_close(GOING_AWAY, self._leaving) if self._leaving else encode_close(code, reason))
         upload.ended = True
         self._site.router.pump(self._call)
         if upload.sealed:
@@ -153,9 +154,10 @@ class WebSocket(Watched, asyncio.Protocol):
             self._site.router.grant(self._call, len(piece))
 
     def lost(self, reason: str) -> None:
-        """Hear that the call failed: the app raised, its replica died, or this process stops."""
+        """Hear that the call failed: the app raised, its replica died or leaves, or this process stops."""
         self._ended()
-        self._close(GOING_AWAY if reason == "draining" else FAILED, reason.replace("_", " "))
+        code = FAILED if reason != "draining" else GOING_AWAY if self._site.unready() else RESTART
+        self._close(code, reason.replace("_", " "))
 
     # -- to the client ------------------------------------------------------------------------------
 
@@ -231,8 +233,12 @@ class WebSocket(Watched, asyncio.Protocol):
         self._transport.abort()
 
     def drain(self) -> None:
-        """Ask the client to go elsewhere."""
-        self._close(GOING_AWAY, "this server is going away")
+        """Ask the client to go elsewhere; the app hears of it once it has, or has had its time."""
+        why = "this server is going away"
+        if self._dialogue.close(GOING_AWAY, why):
+            self._leaving = why
+            self.allow(_CLOSING, self._site.clock.now + LEAVE_S)
+            self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the client is gone for good."""

@@ -6,8 +6,7 @@ Open + Inflow ─► scope, receive ─► app ─► send ─► HEAD + DATA un
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +14,7 @@ from rayserve.context import enter
 from rayserve.errors import BadRequestError, BadResultError
 from rayserve.replica import websocket
 from rayserve.replica.inflow import Broken
+from rayserve.replica.lifespan import VERSION, ASGIApp, Lifespan
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.streaming import TURN_CHUNKS, until_clear
 from rayserve.replica.work import Work
@@ -24,15 +24,12 @@ from rayserve.wire.heads import Open
 if TYPE_CHECKING:
     from rayserve.replica.invoke import Invoker
 
-__all__ = ["AppRunner", "Cycle", "Lifespan", "LifespanError", "scope_of"]
+__all__ = ["AppRunner", "Cycle", "scope_of"]
 
-_log = logging.getLogger("rayserve.user")
-_VERSION: Final = {"version": "3.0", "spec_version": "2.4"}
 # Of the loop, before `send` raises for a client that is gone: an app that listens for http.disconnect, as Django does,
 # ends by itself in them and closes what it has open; an error from `send` would not let it.
 _TURNS_TO_LEAVE: Final = 16
 
-ASGIApp = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
 
 
@@ -41,7 +38,7 @@ def scope_of(head: Open, state: dict[str, Any] | None) -> dict[str, Any]:
     host, _, port = head.client.rpartition(":")
     scope: dict[str, Any] = {
         "type": "http",
-        "asgi": _VERSION,
+        "asgi": VERSION,
         "http_version": head.http_version,
         "method": head.method,
         "scheme": head.scheme,
@@ -176,79 +173,6 @@ def work_gone(work: Work) -> bool:
     return work.cancelled or work.ended
 
 
-class LifespanError(BadResultError):
-    """The app's startup failed."""
-
-
-class Lifespan:
-    """The app's lifespan: startup before the first request, shutdown after the last."""
-
-    def __init__(self, app: ASGIApp, mode: str) -> None:
-        """Prepare.
-
-        Args:
-            app: the app.
-            mode: "auto", "on" or "off".
-        """
-        self._app = app
-        self._mode = mode
-        self.state: dict[str, Any] = {}
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._started: asyncio.Future[str]
-        self._stopped: asyncio.Future[str]
-        self._task: asyncio.Task[None] | None = None
-
-    async def startup(self) -> None:
-        """Run the app's startup.
-
-        Raises:
-            LifespanError: it failed, or the app has none and the mode is "on".
-        """
-        if self._mode == "off":
-            return
-        loop = asyncio.get_running_loop()
-        self._started, self._stopped = loop.create_future(), loop.create_future()
-        self._task = loop.create_task(self._run())
-        self._inbox.put_nowait({"type": "lifespan.startup"})
-        why = await self._started
-        if why:
-            raise LifespanError(f"the app's startup failed: {why}")
-
-    async def shutdown(self, timeout_s: float) -> None:
-        """Run the app's shutdown, for at most `timeout_s` seconds."""
-        if self._task is None or self._task.done():
-            return
-        self._inbox.put_nowait({"type": "lifespan.shutdown"})
-        try:
-            async with asyncio.timeout(timeout_s):
-                why = await self._stopped
-        except TimeoutError:
-            why = f"no answer within {timeout_s} s"
-        if why:
-            _log.error("the app's shutdown failed: %s", why)
-
-    async def _run(self) -> None:
-        scope = {"type": "lifespan", "asgi": _VERSION, "state": self.state}
-        try:
-            await self._app(scope, self._inbox.get, self._send)
-            why = "it returned before startup.complete"
-        except BaseException as error:
-            why = f"{type(error).__name__}: {error}"
-        if self._mode == "auto" and not self._started.done():
-            _log.info("the app has no lifespan (%s)", why)
-            why = ""
-        for future in (self._started, self._stopped):
-            if not future.done():
-                future.set_result(why if future is self._started else "")
-
-    async def _send(self, message: Message) -> None:
-        kind = message["type"]
-        future = self._started if kind.startswith("lifespan.startup") else self._stopped
-        if not future.done():
-            failed = kind.endswith(".failed")
-            future.set_result((message.get("message") or "the app gave no reason") if failed else "")
-
-
 class AppRunner:
     """An ASGI app on the loop of a replica: its lifespan, and a task per request.
 
@@ -260,6 +184,14 @@ class AppRunner:
         """Prepare to run `app`; `lifespan` is "auto", "on" or "off"."""
         self._app = app
         self.lifespan = Lifespan(app, lifespan)
+        self._sockets: set[websocket.Socket] = set()  # the open ones
+        self._draining = False
+
+    def drain(self) -> None:
+        """Have the clients of WebSockets go elsewhere; called on the loop."""
+        self._draining = True
+        for socket in tuple(self._sockets):
+            socket.leave()
 
     async def serve(self, work: Work, invoker: Invoker) -> None:
         """Run the app for one request."""
@@ -270,7 +202,7 @@ class AppRunner:
         enter(invoker.state(work))
         work.session.started(work)
         if head.scheme in ("ws", "wss"):
-            await websocket.serve(self._app, scope_of(head, self.lifespan.state), work, invoker)
+            await self._serve_websocket(scope_of(head, self.lifespan.state), websocket.Socket(work), invoker)
             return
         cycle = Cycle(work)
         work.on_cancel = cycle.cancel
@@ -285,3 +217,12 @@ class AppRunner:
                 invoker.failed(work, error)
         if work.cancelled:
             work.session.drop(work)
+
+    async def _serve_websocket(self, scope: dict[str, Any], socket: websocket.Socket, invoker: Invoker) -> None:
+        self._sockets.add(socket)
+        if self._draining:
+            socket.leave()
+        try:
+            await websocket.serve(self._app, scope, socket, invoker)
+        finally:
+            self._sockets.discard(socket)

@@ -188,6 +188,8 @@ class Replica:
         for session in self._server.sessions:
             session.go_away()
         self._intake.drain()
+        if isinstance(self._executor, Tasks):
+            self._executor.drain()
 
     def _later(self, delay_s: float, function: Callable[[], None]) -> None:
         self._io.soon(self._io.loop.call_later, delay_s, function)

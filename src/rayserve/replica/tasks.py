@@ -103,6 +103,11 @@ class Tasks:
         self._jobs.append(job)
         self.ready()
 
+    def drain(self) -> None:
+        """Hear that the replica takes no new calls; from any thread."""
+        if self._app is not None:
+            self._soon(self._app.drain)
+
     def stop(self) -> None:
         """Let `serve` return, once an app's background tasks are done too; from any thread."""
         self._soon(self._stop)

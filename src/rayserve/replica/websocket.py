@@ -4,6 +4,7 @@
 
 The ingress speaks RFC 6455 with the client; here are only messages. A close before `websocket.accept` is a 403, or the
 answer that the app sends by the `websocket.http.response` extension. ASGI specification, WebSocket 2.4.
+A replica that drains asks its clients to leave (1012); the app hears that code once they have, or have had their time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from rayserve.replica.streaming import TURN_CHUNKS, until_clear
 from rayserve.response import render_headers
 from rayserve.wire import messages
 from rayserve.wire.heads import Failure
-from rayserve.wire.messages import ABNORMAL, BINARY, MAX_MESSAGE, NORMAL, TEXT, MessageDecoder, is_sendable
+from rayserve.wire.messages import (
+    ABNORMAL,
+    BINARY,
+    LEAVE_S,
+    MAX_MESSAGE,
+    NORMAL,
+    RESTART,
+    TEXT,
+    MessageDecoder,
+    is_sendable,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from rayserve.replica.invoke import Invoker
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Disconnected", "Socket", "serve"]
 
 _log = logging.getLogger("rayserve.user")
+_LEAVING = RESTART, "this replica is going away, connect again"
 
 Message = MutableMapping[str, Any]
 
@@ -39,9 +51,9 @@ class Disconnected(OSError):
     """The app sent something to a client that is gone (ASGI 2.4 asks for an OSError)."""
 
 
-async def serve(app: Callable[..., Awaitable[None]], scope: dict[str, Any], work: Work, invoker: Invoker) -> None:
-    """Run `app` for the WebSocket that `work` asks for; `scope` is as of an HTTP request."""
-    socket = Socket(work)
+async def serve(app: Callable[..., Awaitable[None]], scope: dict[str, Any], socket: Socket, invoker: Invoker) -> None:
+    """Run `app` for `socket`; `scope` is as of an HTTP request."""
+    work = socket.work
     try:
         await app(_of_websocket(scope), socket.receive, socket.send)
         socket.finish()
@@ -64,17 +76,18 @@ def _of_websocket(scope: dict[str, Any]) -> dict[str, Any]:
 class Socket:
     """One WebSocket, as `receive` and `send`."""
 
-    __slots__ = ("_closed", "_connected", "_decoder", "_denial", "_done", "_long", "_messages", "_outflow", "_turn",
-                 "_work")  # fmt: skip
+    __slots__ = ("_closed", "_connected", "_decoder", "_denial", "_done", "_leaving", "_long", "_messages", "_outflow",
+                 "_turn", "work")  # fmt: skip
 
     def __init__(self, work: Work) -> None:
         """Serve `work`."""
-        self._work = work
+        self.work = work
         self._connected = False
         self._outflow: Outflow | None = None  # once it is accepted
         self._denial: tuple[int, bytes, list[bytes]] | None = None
         self._done = False  # it was denied
         self._closed: tuple[int, str] | None = None  # code and reason, once either side has closed
+        self._leaving = False  # the client is to go elsewhere
         self._decoder = MessageDecoder(MAX_MESSAGE)
         self._messages: deque[tuple[int, bytes]] = deque()
         self._long = bytearray()  # of a message that comes in pieces
@@ -88,7 +101,7 @@ class Socket:
             self._connected = True
             return {"type": "websocket.connect"}
         await self._breathe()
-        inflow = self._work.inflow
+        inflow = self.work.inflow
         while not self._messages and self._closed is None:
             await self._gather(inflow)
         if self._closed is None:
@@ -97,7 +110,7 @@ class Socket:
                 return {"type": "websocket.receive", "text": payload.decode("utf-8")}
             if kind == BINARY:
                 return {"type": "websocket.receive", "bytes": payload}
-            self._closed = messages.read_close(payload)
+            self._closed = _LEAVING if self._leaving else messages.read_close(payload)
         code, reason = self._closed
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
@@ -108,7 +121,7 @@ class Socket:
         except Broken:
             data = b""
         if not data:
-            self._closed = ABNORMAL, ""
+            self._closed = _LEAVING if self._leaving else (ABNORMAL, "")
             return
         for kind, payload, _, last in self._decoder.feed(data):
             if self._long or not last:
@@ -136,7 +149,7 @@ class Socket:
             RuntimeError: the message is out of order, or unknown.
         """
         kind = message["type"]
-        if self._work.cancelled or self._work.ended:
+        if self.work.cancelled or self.work.ended:
             raise Disconnected("the client of this WebSocket is gone")
         if self._outflow is not None:
             await self._send_on(kind, message, self._outflow)
@@ -159,7 +172,7 @@ class Socket:
             raise RuntimeError(f"the app sent {kind!r} before websocket.accept")
 
     def _accept(self, message: Message) -> None:
-        work = self._work
+        work = self.work
         headers = _rendered(message)
         if message.get("subprotocol") is not None:
             headers += render_headers([("sec-websocket-protocol", message["subprotocol"])])
@@ -167,6 +180,8 @@ class Socket:
         work.session.dirty(work.session.link)
         if work.state is not None:  # the time-out was for the accept: calls made from now on have their own
             work.state.deadline = work.state.unix_deadline = None
+        if self._leaving:
+            self._ask_to_leave(self._outflow)
 
     async def _send_on(self, kind: str, message: Message, outflow: Outflow) -> None:
         """Take a message after the accept."""
@@ -189,11 +204,12 @@ class Socket:
             data = messages.encode_message(BINARY, message["bytes"])
         else:
             raise RuntimeError("the app sent websocket.send with neither text nor bytes")
-        await self._push(outflow, data)
+        if not self._leaving:  # nothing may follow the close that the client got; the app hears of it by `receive`
+            await self._push(outflow, data)
         await self._breathe()
 
     async def _push(self, outflow: Outflow, data: bytes) -> None:
-        session = self._work.session
+        session = self.work.session
         clear = outflow.push([data])
         session.dirty(session.link)
         if not clear:
@@ -203,9 +219,34 @@ class Socket:
         if not 200 <= status <= 599:
             raise BadResultError(f"the app denied the WebSocket with status {status}; it takes one from 200 to 599")
         self._done = True
-        self._work.session.answer(self._work, status, headers, body)
+        self.work.session.answer(self.work, status, headers, body)
 
     # -- the end ------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Ask the client to connect elsewhere; what it sends until it closes still reaches the app."""
+        if self._leaving or self._done or self._closed is not None:
+            return
+        self._leaving = True
+        if self._outflow is not None:
+            self._ask_to_leave(self._outflow)
+
+    def _ask_to_leave(self, outflow: Outflow) -> None:
+        outflow.push([messages.encode_close(*_LEAVING)])
+        self.work.session.dirty(self.work.session.link)
+        asyncio.get_running_loop().call_later(LEAVE_S, self._left, outflow)
+
+    def _left(self, outflow: Outflow) -> None:
+        """Hear that the client had its time."""
+        work = self.work
+        if work.cancelled or work.ended:
+            return
+        if work.inflow is not None:
+            work.inflow.cut("the client was asked to leave and had its time")
+        if not outflow.clear:  # it does not take its messages; what waits for it would hold the slot
+            outflow.drop()
+            work.session.fail(work, Failure("draining", "the replica leaves, and the client does not listen"))
+            work.session.link.flush()
 
     def finish(self) -> None:
         """Hear that the app returned.
@@ -213,7 +254,7 @@ class Socket:
         Raises:
             BadResultError: it neither accepted nor denied the WebSocket.
         """
-        work = self._work
+        work = self.work
         if self._outflow is not None:
             self._outflow.push([], end=True)
             work.session.dirty(work.session.link)
@@ -222,7 +263,7 @@ class Socket:
 
     def failed(self, error: BaseException, invoker: Invoker) -> None:
         """Hear that the app raised: an error answer before the accept, a close with 1011 after it."""
-        work = self._work
+        work = self.work
         if self._outflow is None:
             if not self._done:
                 invoker.failed(work, error)
