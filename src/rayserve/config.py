@@ -170,7 +170,7 @@ class HTTPOptions(Checked):
     Attributes:
         num_ingress: ingress processes per node.
         max_connections: open client connections per ingress.
-        max_buffered_bytes: body bytes held per ingress; beyond that 503.
+        max_buffered_bytes: bytes of request bodies and WebSocket messages held per ingress; beyond that 503, or 1013.
         max_request_line: longest request line in bytes.
         max_header_bytes: largest header block in bytes.
         max_headers: most header lines.

@@ -15,7 +15,7 @@ from rayserve.apps import asgi
 
 App = Callable[..., Awaitable[None]]
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def serve(mini: Mini, app: Any, **config: Any) -> str:

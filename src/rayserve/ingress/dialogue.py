@@ -52,6 +52,11 @@ class Dialogue:
             return (protocol.close_sent.code if protocol.close_sent is not None else ABNORMAL), ""
         return None
 
+    @property
+    def held(self) -> int:
+        """Bytes of the client's message that has begun and is not whole."""
+        return len(self._long) + len(self._protocol.reader.buffer)
+
     # -- the client ---------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> bytes:

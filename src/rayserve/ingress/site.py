@@ -89,7 +89,7 @@ class Site:
         limits: of request heads.
         clock: coarse time, and the open connections.
         proxies: whose X-Forwarded-* headers are believed; None: nobody's.
-        held: bytes of request bodies held in this process.
+        held: bytes of request bodies, and of WebSocket messages, held in this process.
         draining: SIGTERM came: no new connections, healthz says 503.
         closes: each connection ends with the next answer.
         log: takes a line for each answered request; None: no access log.
@@ -222,7 +222,7 @@ class Site:
 
     def full(self) -> str:
         """Say that no more body bytes fit."""
-        return f"{self.held} bytes of request bodies are held here already (max_buffered_bytes); try again"
+        return f"{self.held} bytes of bodies and messages are held here already (max_buffered_bytes); try again"
 
     def _unknown(self, target: str) -> Turned:
         if target == "*":  # OPTIONS on the whole server; a head with any other method was refused

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rayserve.ingress.clock import Watched
 from rayserve.ingress.dialogue import Dialogue
-from rayserve.wire.messages import ABNORMAL, FAILED, GOING_AWAY, LEAVE_S, NORMAL, RESTART, encode_close
+from rayserve.wire.messages import ABNORMAL, CROWDED, FAILED, GOING_AWAY, LEAVE_S, NORMAL, RESTART, encode_close
 
 if TYPE_CHECKING:
     from rayserve.ingress.site import Site
@@ -34,8 +34,8 @@ _PING, _TAKE, _CLOSING, _END, _LEFT = "ping", "take", "closing", "end", "left"
 class WebSocket(Watched, asyncio.Protocol):
     """The client's side of one call; `busy`, as long as it is there."""
 
-    __slots__ = ("_alive", "_call", "_dialogue", "_ending", "_leaving", "_level", "_lost", "_over", "_owed", "_site",
-                 "_stuck", "_told", "_transport")  # fmt: skip
+    __slots__ = ("_alive", "_call", "_dialogue", "_ending", "_held", "_leaving", "_level", "_lost", "_over", "_owed",
+                 "_site", "_stuck", "_told", "_transport")  # fmt: skip
 
     busy = True
 
@@ -51,6 +51,7 @@ class WebSocket(Watched, asyncio.Protocol):
         self._level = math.inf  # bytes in that buffer at the last look
         self._owed = 0  # bytes from the app that the client has not taken
         self._told = False  # the app was told of the client's end
+        self._held = 0  # bytes of the client's messages that wait here, as counted in the site's
         self._leaving = ""  # why the client was asked to leave
         self._ending = False  # we sent the end of our bytes
         self._over = False  # the call has ended, or was given up
@@ -87,9 +88,20 @@ class WebSocket(Watched, asyncio.Protocol):
             self._site.router.pump(self._call)
             if upload.size:
                 self._read(False)
+        if self._count() > 0 and self._site.held > self._site.options.max_buffered_bytes:
+            self._dialogue.give_up(CROWDED, "this server holds too many bytes already, try again later")
         self._write()
         if self._dialogue.end is not None:
             self._tell(*self._dialogue.end)
+
+    def _count(self) -> int:
+        """Count what is held for this client; return by how much it grew."""
+        upload = self._call.upload
+        waiting = upload.size if upload is not None and not self._over else 0
+        grew = waiting + (0 if self._lost else self._dialogue.held) - self._held
+        self._held += grew
+        self._site.held += grew
+        return grew
 
     def _read(self, on: bool) -> None:
         if on is not self._transport.is_reading() and not self._transport.is_closing():
@@ -97,6 +109,7 @@ class WebSocket(Watched, asyncio.Protocol):
 
     def room(self) -> None:
         """Hear that the app took some of the messages."""
+        self._count()
         if self._call.upload is None or self._call.upload.size:
             return
         if self._told:
@@ -134,6 +147,7 @@ class WebSocket(Watched, asyncio.Protocol):
     def _ended(self) -> None:
         """Note that nothing comes from the app any more."""
         self._over = True
+        self._count()
         self.lift(_LEFT)
         if self._lost:
             self._site.clock.watched.discard(self)
@@ -248,6 +262,7 @@ class WebSocket(Watched, asyncio.Protocol):
         for what in (_PING, _TAKE, _CLOSING, _END):
             self.lift(what)
         self._tell(ABNORMAL)
+        self._count()
         if self._over:
             site.clock.watched.discard(self)
         else:

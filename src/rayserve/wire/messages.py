@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from rayserve.wire.codec import Violation
 
 __all__ = [
-    "ABNORMAL", "BINARY", "CLOSE", "FAILED", "GOING_AWAY", "LEAVE_S", "MAX_MESSAGE", "NORMAL", "RESTART", "TEXT",
-    "MessageDecoder", "Piece", "encode_close", "encode_message", "is_sendable", "read_close", "shortened",
+    "ABNORMAL", "BINARY", "CLOSE", "CROWDED", "FAILED", "GOING_AWAY", "LEAVE_S", "MAX_MESSAGE", "NORMAL", "RESTART",
+    "TEXT", "MessageDecoder", "Piece", "encode_close", "encode_message", "is_sendable", "read_close", "shortened",
 ]  # fmt: skip
 
 TEXT: Final = 1
@@ -31,6 +31,7 @@ GOING_AWAY: Final = 1001
 ABNORMAL: Final = 1006  # the client is gone without a word; never sent on a WebSocket
 FAILED: Final = 1011
 RESTART: Final = 1012  # in the IANA registry: come back, somebody else will serve you
+CROWDED: Final = 1013  # there too: the server is too busy, try again later
 
 LEAVE_S: Final = 3.0  # how long a client that was asked to leave may take, until its app hears of it all the same
 
