@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rayserve import arguments, instance
+from rayserve.apps import App
 from rayserve.cluster import store
 from rayserve.cluster.pickling import unpickle
 from rayserve.config import BackendConfig
@@ -28,7 +29,7 @@ __all__ = [
 
 def create_backend(
     tag: str,
-    func_or_class: Callable[..., Any] | str,
+    func_or_class: Callable[..., Any] | str | App,
     *init_args: Any,
     ray_actor_options: dict[str, Any] | None = None,
     config: dict[str, Any] | BackendConfig | None = None,
@@ -41,8 +42,8 @@ def create_backend(
 
     Args:
         tag: its name.
-        func_or_class: a function (also a lambda, a bound method or a `functools.partial`), a class, or
-            `"module:name"`, which is imported by the replicas only.
+        func_or_class: a function (also a lambda, a bound method or a `functools.partial`), a class, a web app
+            from `asgi` or `wsgi`, or `"module:name"`, which is imported by the replicas only.
         init_args: for the class's constructor, in every replica.
         ray_actor_options: `num_cpus`, `num_gpus`, `memory`, `resources`, `runtime_env`, … of each replica.
         config: a `BackendConfig` or a dict of its options.

@@ -20,6 +20,8 @@ import httpx
 import pytest
 from tests.cluster.models import Counter, Fragile, Pid, Slow, echo, instance
 from tests.conditions import eventually, is_gone
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import rayserve as serve
 from rayserve.actor_names import controller_name
@@ -378,6 +380,26 @@ def test_case_12_delete_backend(served: Instance, name: str) -> None:
     serve.set_traffic(name, {name: 1.0})
     assert get(served, "/d").text == "new code under the old tag"
     eventually(lambda: len(replicas()) == 2, "the old replica is gone")
+
+
+def test_case_12_a_deleted_app_does_not_wait_for_idle_websockets(served: Instance, name: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] != "websocket.disconnect":
+            await send({**message, "type": message["type"].replace("connect", "accept").replace("receive", "send")})
+
+    serve.create_backend(name, serve.asgi(app, lifespan="off"), config={"drain_timeout_s": 300})
+    serve.create_endpoint(name, "/ws", backend=name)
+    assert served.url is not None
+    with connect(served.url.replace("http", "ws") + "/ws") as client:
+        client.send("here")
+        assert client.recv(10) == "here"
+        serve.delete_endpoint(name)
+        serve.delete_backend(name)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+    eventually(lambda: not replicas(), "the replica is gone")
 
 
 def test_case_21_swapped_arguments_are_told_as_such(name: str) -> None:
