@@ -1,9 +1,9 @@
-"""The result of one handle call, while it is under way and after.
+"""The result of one call, as its caller holds it: waited for by threads and by event loops.
 
-    start(args) ─► (arguments that are results themselves, awaited) ─► pickle ─► router … ─► value | exception
-                                             result() and await: unpickle where it is asked for
+    a call of any kind ─► _finish(value | error | pickled parts), on the I/O thread ─► wakes whoever waits
+                          result(), await, for … in: on any other thread; unpickled where it is asked for
 
-Its router-facing half runs on the I/O thread; its user-facing half on any other.
+How a call is sent, and how its answer is read, its kinds say: `python_call`.
 """
 
 from __future__ import annotations
@@ -11,30 +11,18 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
 from rayserve.call_stream import ResultStream
-from rayserve.cluster.objects import is_object_ref, put_object, resolve
-from rayserve.cluster.pickling import by_value
-from rayserve.errors import (
-    BadRequestError,
-    CallCancelledError,
-    DrainingError,
-    InternalError,
-    InvalidTypeError,
-    RayServeException,
-    call_error,
-)  # fmt: skip
+from rayserve.cluster.objects import put_object
+from rayserve.errors import BadRequestError, CallCancelledError, InternalError, InvalidTypeError
 from rayserve.io_thread import IOThread
 from rayserve.model.table import Endpoint
 from rayserve.policy.retry import is_idempotent
 from rayserve.replica.work import Running
-from rayserve.router.call import Call, Upload
-from rayserve.wire import heads, values
-from rayserve.wire.codec import CALL, END, MAX_SMALL
-from rayserve.wire.heads import Failure, Invoke
+from rayserve.router.call import Call
+from rayserve.wire import values
 
 __all__ = ["MAX_DEPTH", "CallResult"]
 
@@ -44,15 +32,12 @@ _LOCK = threading.Lock()  # guards the moment a result gets done; held for a few
 
 
 class CallResult(Call):
-    """What `handle.remote(...)` returns; dropping it cancels nothing."""
+    """What a handle's calls return; dropping it cancels nothing."""
 
     __slots__ = (
-        "_body", "_call_method", "_depth", "_error", "_io", "_parent", "_parent_deadline", "_parts", "_raw",
-        "_request_id", "_sizes", "_stream", "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters",
-        "missing_ok", "nested",
+        "_call_method", "_depth", "_error", "_io", "_parent", "_parent_deadline", "_parts", "_raw", "_request_id",
+        "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters", "missing_ok", "nested",
     )  # fmt: skip
-
-    flags = CALL
 
     def __init__(
         self,
@@ -69,7 +54,7 @@ class CallResult(Call):
         parent_deadline: float | None,
         parent: Running | None = None,
     ) -> None:
-        """Make a result that has not been sent; see `ServeHandle.remote`."""
+        """Make a call that has not been sent; see `ServeHandle`."""
         super().__init__(endpoint, math.inf, False, shard_key)
         self.missing_ok = missing_ok
         self.nested = depth > 0
@@ -81,11 +66,8 @@ class CallResult(Call):
         self._traceparent = traceparent
         self._parent_deadline = parent_deadline
         self._parent = parent
-        self._sizes: list[int] = []
-        self._body = b""
         self._parts: list[bytes | memoryview] = []  # of the answer
         self._raw: list[int] | None = None  # sizes of the answer's parts, once it is whole
-        self._stream: weakref.ref[ResultStream] | None = None  # weak: a stream that nobody reads any more ends its call
         self._traceback = ""
         self._value: Any = None
         self._error: BaseException | None = None
@@ -178,48 +160,15 @@ class CallResult(Call):
         """Return endpoint and state."""
         return f"<CallResult of endpoint {self.endpoint!r}: {'done' if self.done() else 'pending'}>"
 
-    # -- sending --------------------------------------------------------------------------------------
+    # -- for its kinds --------------------------------------------------------------------------------
 
-    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Send the call, at once or when the results among its arguments are there."""
-        if self._depth > MAX_DEPTH:
-            detail = f"calls are nested deeper than {MAX_DEPTH} at endpoint {self.endpoint!r}; does it call itself?"
-            self._finish(BadRequestError(detail))
-            return
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            if isinstance(value, CallResult) or is_object_ref(value):
-                self._io.spawn(self._start_later(args, kwargs))
-                return
-        self._send(args, kwargs)
-
-    async def _start_later(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            ready = [await _awaited(value) for value in args]
-            named = {name: await _awaited(value) for name, value in kwargs.items()}
-            self._send(tuple(ready), named)
-        except asyncio.CancelledError:
-            self._finish(DrainingError("this process stopped serving"))
-        except BaseException as error:
-            self._finish(error)
-
-    def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            self._sizes, parts = values.pack((args, kwargs), by_value)
-        except RayServeException:
-            raise
-        except Exception as error:
-            raise InvalidTypeError(
-                f"an argument of the call to endpoint {self.endpoint!r} cannot be pickled: {error}"
-            ) from error
-        if sum(self._sizes) <= MAX_SMALL:
-            self._body = b"".join(parts)
-        else:
-            upload = self.upload = Upload()
-            for part in parts:
-                upload.push(part)
-            upload.ended = True
-        if self._waiters is not None:
-            self._io.submit(self)
+    def _is_too_deep(self) -> bool:
+        """Return whether calls nest too deep for this one to be sent; it has ended then."""
+        if self._depth <= MAX_DEPTH:
+            return False
+        detail = f"calls are nested deeper than {MAX_DEPTH} at endpoint {self.endpoint!r}; does it call itself?"
+        self._finish(BadRequestError(detail))
+        return True
 
     def settle(self, endpoint: Endpoint | None, now: float) -> None:
         """Take what the endpoint's options say; called on the I/O thread, just before routing."""
@@ -231,79 +180,6 @@ class CallResult(Call):
             self.deadline = min(self.deadline, self._parent_deadline)
         if endpoint is not None:
             self.idempotent = is_idempotent("", endpoint.options.retry)
-
-    # -- the router's side ----------------------------------------------------------------------------
-
-    def open_head(self, time_left_ms: int) -> bytes:
-        """Return the head of the OPEN frame."""
-        return heads.encode(
-            Invoke(
-                self.endpoint,
-                self._request_id,
-                time_left_ms,
-                self._call_method,
-                False,
-                self._depth,
-                self._traceparent,
-                self._sizes,
-            )
-        )
-
-    def small_body(self) -> bytes:
-        """Return the pickled arguments."""
-        return self._body
-
-    def answered(self, flags: int, head: bytes, body: bytes | memoryview) -> None:
-        """Keep the answer's bytes."""
-        answer = heads.decode_value(head)
-        self._sizes = answer.sizes
-        if answer.stream:
-            self._begin_stream(body, bool(flags & END))
-        elif flags & END:
-            self._parts = [body]
-            self._finish(raw=self._sizes)
-            self._let_go()
-
-    def data(self, piece: bytes | memoryview, end: bool) -> None:
-        """Keep a piece of a large answer, or of a stream."""
-        if self._stream is not None:
-            stream = self._stream()
-            if stream is not None:
-                stream.feed(piece, end)
-            return
-        self._parts.append(piece)
-        if end:
-            self._finish(raw=self._sizes)
-            self._let_go()
-        else:
-            self._io.router.grant(self, len(piece))
-
-    def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
-        """Keep the failure; a pickled exception is rebuilt where it is asked for."""
-        if self._stream is not None:
-            stream = self._stream()
-            if stream is not None:
-                stream.fail(_rebuilt(failure, body))
-            return
-        self._parts = [body]
-        self._traceback = failure.traceback
-        self._finish(call_error(failure.reason, failure.detail), [len(body)] if body else None)
-        self._let_go()
-
-    def _begin_stream(self, body: bytes | memoryview, end: bool) -> None:
-        """Give the caller a stream for its value: the call goes on while it is read."""
-        io = self._io
-        stream = ResultStream(lambda size: io.grant(self, size), lambda: io.abandon(self))
-        self._stream = weakref.ref(stream)
-        stream.feed(body, end)
-        self._value = stream
-        self._finish()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Forget the arguments: no replica will ask for them again."""
-        self._body = b""
-        self.upload = None
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -371,24 +247,6 @@ def _as_stream(value: Any) -> ResultStream:
             f"the backend answered with one value of type {kind}, not with a generator; use result()"
         )
     return value
-
-
-def _rebuilt(failure: Failure, body: bytes | memoryview) -> BaseException:
-    """Return the exception of a failed stream, as its own class where it came along."""
-    if body:
-        try:
-            error = values.unpack([len(body)], body)
-            if isinstance(error, BaseException):
-                return error
-        except Exception as why:
-            return InternalError(f"the exception of the stream cannot be unpickled here: {why!r}")
-    return call_error(failure.reason, failure.detail)
-
-
-async def _awaited(value: Any) -> Any:
-    if isinstance(value, CallResult):
-        return await value
-    return await resolve(value) if is_object_ref(value) else value
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

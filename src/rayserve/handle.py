@@ -17,6 +17,7 @@ from rayserve.call_result import CallResult
 from rayserve.context import current
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotRunningError
 from rayserve.io_thread import IOThread
+from rayserve.python_call import PythonCall
 from rayserve.replica.work import Running
 
 __all__ = ["ServeHandle", "connect", "disconnect", "thread_of"]
@@ -149,7 +150,7 @@ class ServeHandle:
         io = thread_of(self._instance)
         state = current()
         parent = state.request_id
-        call = CallResult(
+        call = PythonCall(
             io,
             self._endpoint,
             call_method=self._method_name,

@@ -6,18 +6,39 @@ No request passes through the store; a user may bring a reference along, or want
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from typing import Any
 
 from rayserve.cluster.errors import translate
 from rayserve.cluster.presence import live_ray
 
-__all__ = ["is_object_ref", "put_object", "resolve"]
+__all__ = ["holds_object_ref", "is_object_ref", "put_object", "resolve"]
 
 
 def is_object_ref(value: Any) -> bool:
     """Return whether `value` is Ray's `ObjectRef`; never imports ray: where nobody did, there are none."""
     ray = sys.modules.get("ray")
     return ray is not None and isinstance(value, ray.ObjectRef)
+
+
+def holds_object_ref(value: Any) -> bool:
+    """Return whether pickling `value` takes an `ObjectRef` along; walks all of it."""
+    from ray import cloudpickle
+
+    class Found(Exception):
+        pass
+
+    class Search(cloudpickle.Pickler):
+        def persistent_id(self, part: Any) -> None:
+            if is_object_ref(part):
+                raise Found
+
+    pickler: Any = Search
+    try:
+        pickler(BytesIO(), protocol=5, buffer_callback=lambda _: None).dump(value)
+    except Found:
+        return True
+    return False
 
 
 async def resolve(ref: Any) -> Any:

@@ -8,7 +8,7 @@ through `answered`, `data` and `failed`, on the thread of its loop, and never af
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from rayserve.wire.codec import CREDIT, END, MAX_DATA, data_header
@@ -46,6 +46,15 @@ class Upload:
         self.ended = False
         self.granted = False  # the replica consumed some: the body cannot be sent again
         self.sealed = False  # the frame that carries END was sent
+
+    @classmethod
+    def of(cls, pieces: Iterable[bytes | memoryview]) -> Upload:
+        """Return a body that is whole already."""
+        upload = cls()
+        for piece in pieces:
+            upload.push(piece)
+        upload.ended = True
+        return upload
 
     def push(self, piece: bytes | memoryview) -> None:
         """Add bytes that the client sent."""

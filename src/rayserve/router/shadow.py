@@ -33,10 +33,7 @@ class Shadow(Call):
         self._head = call.open_head(time_left_ms)
         self._body = call.small_body()
         if call.upload is not None:
-            upload = self.upload = Upload()
-            for piece in call.upload.kept:
-                upload.push(piece)
-            upload.ended = True
+            self.upload = Upload.of(call.upload.kept)
 
     def open_head(self, time_left_ms: int) -> bytes:
         """Return the head of the original, with the time it had left."""
