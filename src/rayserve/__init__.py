@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rayserve.apps import asgi, wsgi
     from rayserve.batching import accept_batch
     from rayserve.config import BackendConfig, EndpointConfig, HTTPOptions
+    from rayserve.http_response import HTTPResponse
     from rayserve.sse import sse
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "EndpointConfig",
     "HTTPError",
     "HTTPOptions",
+    "HTTPResponse",
     "InvalidArgumentsError",
     "RayServeException",
     "accept_batch",
@@ -85,6 +87,7 @@ _HOMES = {
     "BackendConfig": "rayserve.config",
     "EndpointConfig": "rayserve.config",
     "HTTPOptions": "rayserve.config",
+    "HTTPResponse": "rayserve.http_response",
     "accept_batch": "rayserve.batching",
     "asgi": "rayserve.apps",
     "sse": "rayserve.sse",

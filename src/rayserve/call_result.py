@@ -3,7 +3,7 @@
     a call of any kind ─► _finish(value | error | pickled parts), on the I/O thread ─► wakes whoever waits
                           result(), await, for … in: on any other thread; unpickled where it is asked for
 
-How a call is sent, and how its answer is read, its kinds say: `python_call`.
+How a call is sent, and how its answer is read, its kinds say: `python_call` and `http_call`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from rayserve.call_stream import ResultStream
 from rayserve.cluster.objects import put_object
-from rayserve.errors import BadRequestError, CallCancelledError, InternalError, InvalidTypeError
+from rayserve.errors import BadRequestError, CallCancelledError, InternalError, InvalidTypeError, call_error
 from rayserve.io_thread import IOThread
 from rayserve.model.table import Endpoint
 from rayserve.policy.retry import is_idempotent
 from rayserve.replica.work import Running
 from rayserve.router.call import Call
 from rayserve.wire import values
+from rayserve.wire.heads import Failure
 
 __all__ = ["MAX_DEPTH", "CallResult"]
 
@@ -198,6 +199,12 @@ class CallResult(Call):
         for wake in waiters:
             wake()
         return True
+
+    def _fail(self, failure: Failure, body: bytes | memoryview) -> None:
+        """Note a failure that a router or a replica reported; `body` is the pickled exception, or empty."""
+        self._parts = [body]
+        self._traceback = failure.traceback
+        self._finish(call_error(failure.reason, failure.detail), [len(body)] if body else None)
 
     def _when_done(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called at the end; False if it has come already."""

@@ -29,7 +29,7 @@ class CallState(msgspec.Struct, gc=False):
     """The facts of one call, or of one batch of calls. Made by the replica, read through `context`.
 
     Attributes:
-        web: came by HTTP rather than from a handle.
+        web: an HTTP request came, by HTTP or from `handle.request`, rather than a Python call.
         request_id: of the whole request; in a batch a tuple, one per call.
         endpoint: the endpoint's name; in a batch a tuple, one per call.
         backend: the backend's tag.
@@ -105,7 +105,7 @@ class Context:
 
     @property
     def web(self) -> bool:
-        """Whether the call came by HTTP; False from a handle and outside a call."""
+        """Whether an HTTP request came, be it from `handle.request`; False for Python calls and outside a call."""
         return current().web
 
     @property

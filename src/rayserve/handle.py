@@ -3,6 +3,8 @@
     handle.remote(*args) ─► CallResult ─► I/O thread: router ─► replica
          .result() in sync code, `await` in async code ◄── value | exception
 
+    handle.request("GET", "/path", …) ─► the same way, with an HTTP request ─► HTTPResponse
+
 Arguments are pickled where `remote` is called and results unpickled where they are asked for; the
 I/O thread only moves bytes.
 """
@@ -11,16 +13,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from rayserve.call_result import CallResult
 from rayserve.context import current
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotRunningError
+from rayserve.http_call import HTTPCall
+from rayserve.http_request import Pairs, built
 from rayserve.io_thread import IOThread
 from rayserve.python_call import PythonCall
 from rayserve.replica.work import Running
 
 __all__ = ["ServeHandle", "connect", "disconnect", "thread_of"]
+
+C = TypeVar("C", bound=CallResult)
 
 _threads: dict[str, IOThread] = {}  # instance → this process's I/O thread for it
 _numbers = itertools.count(1)
@@ -147,10 +153,52 @@ class ServeHandle:
         Raises:
             InvalidTypeError: an argument cannot be pickled.
         """
+        call = self._new(PythonCall)
+        call.start(args, kwargs)
+        return call
+
+    def request(
+        self,
+        method: str = "GET",
+        path: str | None = None,
+        *,
+        params: Pairs | None = None,
+        headers: Pairs | None = None,
+        json: Any = None,
+        data: Any = None,
+    ) -> HTTPCall:
+        """Send an HTTP-shaped request, without waiting: for handlers and apps that were written for HTTP.
+
+        The endpoint is found by its name; its `methods` and `route` keep out nothing here, but the route's parameters
+        and mount are read from `path` where they fit.
+
+        Args:
+            method: in any case.
+            path: as a client would send it, with or without a query; None takes the endpoint's own route.
+            params: query parameters, added to those of `path`; a list gives its name several times.
+            headers: text by name, or (name, text) pairs.
+            json: body, sent as JSON.
+            data: body: bytes, text, or a mapping that is sent as a form.
+
+        Returns:
+            A `CallResult` whose value is an `HTTPResponse`, whatever its status. Refusals surface there as errors, and
+            so does what the handler raises, as its own class (`HTTPError` is an answer).
+
+        Raises:
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: an argument cannot be sent.
+        """
+        asked = built(method, path, params, headers, json, data)
+        call = self._new(HTTPCall)
+        call.start(asked)
+        return call
+
+    def _new(self, kind: type[C]) -> C:
+        """Return a call of that kind, not sent yet, that knows the call it is made in."""
         io = thread_of(self._instance)
         state = current()
         parent = state.request_id
-        call = PythonCall(
+        return kind(
             io,
             self._endpoint,
             call_method=self._method_name,
@@ -163,8 +211,6 @@ class ServeHandle:
             parent_deadline=state.deadline,
             parent=state if isinstance(state, Running) else None,
         )
-        call.start(args, kwargs)
-        return call
 
 
 def _rebuild(

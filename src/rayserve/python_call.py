@@ -116,9 +116,7 @@ class PythonCall(CallResult):
             if stream is not None:
                 stream.fail(_rebuilt(failure, body))
             return
-        self._parts = [body]
-        self._traceback = failure.traceback
-        self._finish(call_error(failure.reason, failure.detail), [len(body)] if body else None)
+        self._fail(failure, body)
         self._let_go()
 
     def _begin_stream(self, body: bytes | memoryview, end: bool) -> None:

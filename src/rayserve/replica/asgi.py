@@ -197,7 +197,9 @@ class AppRunner:
         """Run the app for one request."""
         head = work.head
         if not isinstance(head, Open):
-            invoker.failed(work, BadRequestError("this backend is a web app; call it by HTTP"))
+            invoker.failed(
+                work, BadRequestError("this backend is a web app; call it by HTTP, or with handle.request(…)")
+            )
             return
         enter(invoker.state(work))
         work.session.started(work)

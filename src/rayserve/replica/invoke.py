@@ -123,7 +123,10 @@ class Invoker:
     def _run_wsgi(self, work: Work) -> None:
         head = work.head
         if not isinstance(head, Open):
-            self.failed(work, BadRequestError(f"backend {self._backend!r} is a web app; call it by HTTP"))
+            self.failed(
+                work,
+                BadRequestError(f"backend {self._backend!r} is a web app; call it by HTTP, or with handle.request(…)"),
+            )
             return
         token = enter(self.state(work))
         try:
@@ -280,10 +283,10 @@ class Invoker:
             work.session.drop(work)
             return
         try:
-            if isinstance(head, Invoke):
-                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
-            elif isinstance(error, (HTTPError, HTTPException)):
+            if isinstance(head, Open) and isinstance(error, (HTTPError, HTTPException)):
                 self._answer(work, response.encode_error(error, head.request_id))
+            elif work.session.role == "handle":
+                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
             else:
                 work.session.fail(work, self._failure(error, head.request_id))
         except BadResultError as second:
