@@ -45,7 +45,8 @@ def accept_batch(func: Any = None, /, *, key: Callable[[Any], object] | None = N
     """Mark a function or method as one that takes a list of requests and returns a list of results.
 
     Used bare (`@serve.accept_batch`) or with a key (`@serve.accept_batch(key=lambda request: …)`).
-    How many requests a batch may hold is said by `max_batch_size` in the backend's config.
+    How many requests a batch may hold is said by `max_batch_size` in the backend's config. A generator function yields
+    lists instead, one item per request each time, and every caller gets the stream of its items.
 
     Args:
         func: the function; it is marked and returned as it is.
@@ -72,7 +73,7 @@ def split_results(result: Any, size: int) -> list[Any]:
     """Take a batch handler's result apart, one item per request and in their order.
 
     Args:
-        result: any iterable but text, bytes, mappings, sets and models; a generator is run here.
+        result: any iterable but text, bytes, mappings, sets and models; a generator that was returned is run here.
         size: number of requests in the batch.
 
     Raises:

@@ -25,8 +25,12 @@ from werkzeug.wrappers import Response
 from rayserve.encoding import to_json, type_name
 from rayserve.errors import BadResultError, CallError, HTTPError
 
-__all__ = ["NO_BODY", "AsyncChunks", "Chunks", "Encoded", "announced", "encode", "encode_error", "render_headers"]
+__all__ = [
+    "NO_BODY", "STREAM", "AsyncChunks", "Chunks", "Encoded", "announced", "chunk", "encode", "encode_error",
+    "render_headers",
+]  # fmt: skip
 
+STREAM: Final = b"content-type: text/plain; charset=utf-8\r\n"  # of an answer made bit by bit
 _TEXT: Final = b"content-type: text/plain; charset=utf-8\r\n"
 _JSON: Final = b"content-type: application/json\r\n"
 _BINARY: Final = b"content-type: application/octet-stream\r\n"
@@ -72,8 +76,8 @@ class Chunks(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         while True:
-            if chunk := _chunk(next(self._source)):
-                return chunk
+            if piece := chunk(next(self._source)):
+                return piece
 
     def close(self) -> None:
         """Run the stream's `finally` blocks and close callbacks; harmless when repeated."""
@@ -92,8 +96,8 @@ class AsyncChunks(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         while True:
-            if chunk := _chunk(await anext(self._source)):
-                return chunk
+            if piece := chunk(await anext(self._source)):
+                return piece
 
     async def aclose(self) -> None:
         """Run the stream's `finally` blocks; harmless when repeated."""
@@ -159,9 +163,9 @@ def _content(value: Any) -> tuple[bytes, bytes | Iterator[bytes] | AsyncIterator
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _BINARY, bytes(value)
     if isinstance(value, (GeneratorType, Generator)):
-        return _TEXT, Chunks(value)
+        return STREAM, Chunks(value)
     if isinstance(value, (AsyncGeneratorType, AsyncGenerator)):
-        return _TEXT, AsyncChunks(value)
+        return STREAM, AsyncChunks(value)
     return _JSON, to_json(value)
 
 
@@ -172,7 +176,12 @@ def _text(value: str) -> bytes:
         raise BadResultError(f"the result is a str that is not valid text: {error}") from error
 
 
-def _chunk(value: Any) -> bytes:
+def chunk(value: Any) -> bytes:
+    """Return one piece of a stream as bytes.
+
+    Raises:
+        BadResultError: neither text nor bytes.
+    """
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, (bytes, bytearray, memoryview)):

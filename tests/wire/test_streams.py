@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.conditions import eventually
 from tests.wire.mini import Mini
 
 from rayserve.errors import HTTPError
@@ -261,3 +262,37 @@ def test_iterating_over_one_value_says_so(mini: Mini) -> None:
 
     with pytest.raises(TypeError, match="not with a generator"):
         iter(mini.handle("e").remote())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("way", ["http", "handle"])
+@pytest.mark.parametrize("error", [HTTPError(418, "tea"), KeyError("here")])
+def test_an_error_at_item_50_cuts_that_stream_and_no_other(
+    mini: Mini, is_async: bool, way: str, error: Exception
+) -> None:
+    def fails() -> Iterator[str]:
+        yield from ("x" for _ in range(50))
+        raise error
+
+    async def fails_async() -> AsyncIterator[str]:
+        for item in fails():
+            yield item
+
+    mini.backend("b", fails_async if is_async else fails).endpoint("e", "/x", {"b": 1.0}).publish()
+    (replica,) = mini.replicas.values()
+    links = set()
+    for _ in range(2):
+        if way == "http":
+            response = chunks_of(mini, "/x")
+            with pytest.raises(http.client.IncompleteRead) as cut:
+                response.read()
+            assert cut.value.partial == b"x" * 50
+        else:
+            seen = []
+            with pytest.raises(type(error)):
+                for item in mini.handle("e").remote():
+                    seen.append(item)
+            assert seen == ["x"] * 50
+        eventually(lambda: not replica._intake.admitted, "nothing is held")
+        links.add(tuple(id(session) for session in replica._server.sessions))
+    assert len(links) == 1, "no link was given up for it"

@@ -22,9 +22,9 @@ from rayserve.instance import adopt
 from rayserve.io_thread import IOThread
 from rayserve.model.spec import CodeSpec, Loaded, ReplicaSpec
 from rayserve.replica.handler import Handler
-from rayserve.replica.invoke import user_traceback
 from rayserve.replica.logs import open_logs
 from rayserve.replica.replica import Replica
+from rayserve.replica.replies import user_traceback
 
 __all__ = ["ReplicaActor"]
 

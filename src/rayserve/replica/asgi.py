@@ -197,7 +197,7 @@ class AppRunner:
         """Run the app for one request."""
         head = work.head
         if not isinstance(head, Open):
-            invoker.failed(
+            invoker.replies.failed(
                 work, BadRequestError("this backend is a web app; call it by HTTP, or with handle.request(…)")
             )
             return
@@ -216,7 +216,7 @@ class AppRunner:
                 raise BadResultError("the app returned without completing its answer")
         except BaseException as error:
             if not work.cancelled:
-                invoker.failed(work, error)
+                invoker.replies.failed(work, error)
         if work.cancelled:
             work.session.drop(work)
 

@@ -1,46 +1,35 @@
-"""Runs user code for one call or one batch and turns what comes out into the frame that ends it.
+"""Runs user code for one call or one batch.
 
-    Work ─► target, arguments, context ─► user code ─► value | exception ─► Session.answer | value | fail
+    Work ─► target, arguments, context ─► user code ─► value | exception ─► Replies
 
 Used by the threads that run sync code and by the loop that runs `async def`; only the call itself differs.
-Whatever user code does, `sys.exit` included, ends in exactly one frame.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import traceback
-from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
-from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Protocol
 
 import flask
-from werkzeug.exceptions import HTTPException
 
-from rayserve import response
 from rayserve.batching import split_results
 from rayserve.context import batch_state, enter, leave
-from rayserve.errors import BadRequestError, BadResultError, CallError, HTTPError
+from rayserve.errors import BadRequestError, CallError, HTTPError
+from rayserve.replica.batch_stream import BatchStream, send_lists
 from rayserve.replica.gather import Batches
 from rayserve.replica.handler import Handler, Target
-from rayserve.replica.inflow import Broken, Inflow, Stream
+from rayserve.replica.inflow import Inflow, Stream
 from rayserve.replica.intake import Intake
 from rayserve.replica.outflow import Outflow
-from rayserve.replica.raised import pickled
-from rayserve.replica.streaming import Begin, Encode, send_async, send_sync
+from rayserve.replica.replies import Pickler, Replies
 from rayserve.replica.work import Running, Work
 from rayserve.replica.wsgi import call_wsgi
 from rayserve.request import Request
 from rayserve.wire import values
-from rayserve.wire.heads import Failure, Invoke, Open
+from rayserve.wire.heads import Invoke, Open
 
-__all__ = ["Executor", "Invoker", "user_traceback"]
-
-_log = logging.getLogger("rayserve.user")
-
-Pickler = Callable[..., bytes]
+__all__ = ["Executor", "Invoker"]
 
 
 class Executor(Protocol):
@@ -64,6 +53,7 @@ class Invoker:
 
     Attributes:
         batches: gathers them.
+        replies: sends what came of them.
     """
 
     def __init__(
@@ -80,11 +70,11 @@ class Invoker:
             by_value: pickler for results that plain pickle cannot carry.
         """
         self._handler = handler
-        self.batches = Batches(intake, executor.wait, self.failed)
+        self.replies = Replies(executor, replica, by_value)
+        self.batches = Batches(intake, executor.wait, self.replies.failed)
         self._executor = executor
         self._backend = backend
         self._replica = replica
-        self._by_value = by_value
         self._app = flask.Flask("rayserve.backend", static_folder=None)
         self._pushed: list[AbstractContextManager[Any]] = []
 
@@ -114,16 +104,16 @@ class Invoker:
             result = target.func(*args, **kwargs)
             if target.traits.is_async:  # an inherited method, in a class whose own are all sync
                 result = asyncio.run(result)
-            self.reply(work, result)
+            self.replies.reply(work, result)
         except BaseException as error:
-            self.failed(work, error)
+            self.replies.failed(work, error)
         finally:
             leave(token)
 
     def _run_wsgi(self, work: Work) -> None:
         head = work.head
         if not isinstance(head, Open):
-            self.failed(
+            self.replies.failed(
                 work,
                 BadRequestError(f"backend {self._backend!r} is a web app; call it by HTTP, or with handle.request(…)"),
             )
@@ -131,9 +121,9 @@ class Invoker:
         token = enter(self.state(work))
         try:
             self._executor.enter([work])
-            self._answer(work, call_wsgi(self._handler.callable, head, bytes(work.body), work.inflow))
+            self.replies.answer(work, call_wsgi(self._handler.callable, head, bytes(work.body), work.inflow))
         except BaseException as error:
-            self.failed(work, error)
+            self.replies.failed(work, error)
         finally:
             leave(token)
 
@@ -142,13 +132,16 @@ class Invoker:
         if not batch:
             return
         token = enter(batch_state([self.state(work) for work in batch]))
+        stream = BatchStream(batch, self.replies)
         try:
             self._executor.enter(batch)
             result = target.func(*self.batch_arguments(batch, target))
-            self.reply_batch(batch, result)
+            if target.traits.streams:
+                send_lists(stream, result, self._executor)
+            else:
+                self.reply_batch(batch, result)
         except BaseException as error:
-            for work in batch:
-                self.failed(work, error)
+            stream.fail(error)
         finally:
             leave(token)
 
@@ -160,7 +153,7 @@ class Invoker:
         try:
             return self._handler.resolve(head.call_method, (head.call_method,) if head.listed else None)
         except BaseException as error:  # not only of ours: looking a method up may run user code
-            self.failed(work, error)
+            self.replies.failed(work, error)
             return None
 
     def state(self, work: Work) -> Running:
@@ -197,124 +190,8 @@ class Invoker:
         for work, item in zip(batch, split_results(result, len(batch)), strict=True):
             try:
                 if isinstance(item, (HTTPError, CallError)):
-                    self.failed(work, item)
+                    self.replies.failed(work, item)
                 else:
-                    self.reply(work, item)
+                    self.replies.reply(work, item)
             except BaseException as error:
-                self.failed(work, error)
-
-    def reply(self, work: Work, result: Any) -> None:
-        """Send a result.
-
-        Raises:
-            BadResultError: it cannot be an answer.
-        """
-        if isinstance(work.head, Open):
-            self._answer(work, response.encode(result))
-            return
-        if isinstance(result, GeneratorType):
-            self._stream(work, result, lambda: work.session.begin_values(work), self._item)
-            return
-        try:
-            sizes, parts = values.pack(result, self._by_value)
-        except Exception as error:
-            raise BadResultError(f"the result of type {type(result).__name__} cannot be pickled: {error}") from error
-        work.session.value(work, sizes, parts)
-
-    def _answer(self, work: Work, encoded: response.Encoded) -> None:
-        status, headers, body = encoded.status, encoded.headers, encoded.body
-        if isinstance(body, bytes):
-            work.session.answer(work, status, headers, body, encoded.size)
-        elif isinstance(body, AsyncIterator):
-            raise BadResultError(
-                "an async generator is an answer of async handlers only; make the handler an async def"
-            )
-        else:
-            self._stream(work, body, lambda: work.session.begin(work, status, headers, encoded.size), _as_it_is)
-
-    def _stream(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
-        try:
-            send_sync(work, chunks, begin, encode, self._executor)
-        finally:
-            chunks.close()
-
-    def _item(self, value: Any) -> list[bytes | memoryview]:
-        try:
-            return values.pack_item(value, self._by_value)
-        except Exception as error:
-            raise BadResultError(
-                f"a streamed value of type {type(value).__name__} cannot be pickled: {error}"
-            ) from error
-
-    async def reply_async(self, work: Work, result: Any) -> Any:
-        """Send a result from the loop; return a stream that only a thread can send, or None.
-
-        Raises:
-            BadResultError: it cannot be an answer.
-        """
-        if not isinstance(work.head, Open):
-            if isinstance(result, AsyncGeneratorType):
-                await self._stream_async(work, result, lambda: work.session.begin_values(work), self._item)
-            elif isinstance(result, GeneratorType):
-                return result
-            else:
-                self.reply(work, result)
-            return None
-        encoded = response.encode(result)
-        if isinstance(encoded.body, AsyncIterator):
-            status, headers = encoded.status, encoded.headers
-            await self._stream_async(work, encoded.body, lambda: work.session.begin(work, status, headers), _as_it_is)
-        elif isinstance(encoded.body, bytes):
-            self._answer(work, encoded)
-        else:
-            return result
-        return None
-
-    async def _stream_async(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
-        try:
-            await send_async(work, chunks, begin, encode)
-        finally:
-            await chunks.aclose()
-
-    def failed(self, work: Work, error: BaseException) -> None:
-        """Send what an exception means; never raises."""
-        head = work.head
-        if isinstance(error, Broken) and work.cancelled:
-            work.session.drop(work)
-            return
-        try:
-            if isinstance(head, Open) and isinstance(error, (HTTPError, HTTPException)):
-                self._answer(work, response.encode_error(error, head.request_id))
-            elif work.session.role == "handle":
-                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
-            else:
-                work.session.fail(work, self._failure(error, head.request_id))
-        except BadResultError as second:
-            work.session.fail(work, Failure("bad_result", str(second)))
-        except BaseException as second:
-            _log.exception("the error of request %s could not be sent", head.request_id)
-            work.session.fail(work, Failure("internal", f"the error could not be encoded: {type(second).__name__}"))
-
-    def _failure(self, error: BaseException, request_id: str) -> Failure:
-        if isinstance(error, HTTPError):  # meant as an answer, not a mishap
-            return Failure("user_exception", str(error))
-        if isinstance(error, CallError):
-            if isinstance(error, BadResultError):
-                _log.error("request %s: %s", request_id, error)
-            return Failure(error.reason, str(error))
-        text = user_traceback(error)
-        _log.error("request %s failed in user code:\n%s", request_id, text)
-        detail = f"the handler raised {type(error).__name__}; the log of replica {self._replica} has the traceback"
-        return Failure("user_exception", detail, traceback=text)
-
-
-def _as_it_is(chunk: bytes) -> list[bytes | memoryview]:
-    return [chunk]
-
-
-def user_traceback(error: BaseException) -> str:
-    """Return the traceback without the frames of this package at its top."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("rayserve.replica"):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
+                self.replies.failed(work, error)

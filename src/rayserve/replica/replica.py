@@ -22,8 +22,9 @@ from rayserve.model.table import Backend, RoutingTable
 from rayserve.replica.asgi import AppRunner
 from rayserve.replica.handler import Handler
 from rayserve.replica.intake import Intake
-from rayserve.replica.invoke import Invoker, user_traceback
+from rayserve.replica.invoke import Invoker
 from rayserve.replica.mainthread import MainThread
+from rayserve.replica.replies import user_traceback
 from rayserve.replica.server import Server
 from rayserve.replica.tasks import Tasks
 from rayserve.replica.threadpool import ThreadPool

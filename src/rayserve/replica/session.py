@@ -273,6 +273,10 @@ class Session:
         """Send the head of a stream of Python values; return where they go."""
         return self._begin(work, CALL, heads.encode(Value([], True)))
 
+    def begun(self, work: Work) -> bool:
+        """Return whether the head of an answer is on its way."""
+        return work.stream in self._outflows
+
     def _begin(self, work: Work, flags: int, head: bytes) -> Outflow:
         def seal() -> bool:
             self._outflows.pop(work.stream, None)

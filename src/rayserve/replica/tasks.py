@@ -18,14 +18,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from rayserve.context import batch_state, enter
+from rayserve.context import enter
 from rayserve.replica.asgi import AppRunner
-from rayserve.replica.forming import Forming
-from rayserve.replica.gather import alike
 from rayserve.replica.handler import Target
 from rayserve.replica.inflow import Inflow
 from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
+from rayserve.replica.loop_batches import LoopBatches
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
 from rayserve.replica.watch import LoopWatch
@@ -69,8 +68,7 @@ class Tasks:
         self._pumping = False
         self._stopping = False
         self._thread = ThreadPoolExecutor(1, "user", initializer=lambda: self.invoker.enter_thread())
-        self._batches = 0
-        self._forming: list[Forming] = []
+        self._batches = LoopBatches(intake, loop, self._thread, self._start)
         self._watch = LoopWatch(loop, io_loop, lambda: bool(self._running))
 
     # -- what sessions, the intake and the replica call -----------------------------------------------
@@ -190,11 +188,8 @@ class Tasks:
                 continue
             if target.batch is None:
                 self._begin(work, target)
-            elif invoker.batches.prepared(work, target) and not self._joined(work):
-                if self._batches < intake.rule.concurrent:
-                    self._begin_batch(work, target)
-                else:
-                    held.append(work)
+            elif invoker.batches.prepared(work, target) and not self._batches.take(work, target, invoker):
+                held.append(work)
         intake.queue.extendleft(reversed(held))
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -264,10 +259,10 @@ class Tasks:
             result = target.func(*args, **kwargs)
             if not inspect.isasyncgen(result):
                 result = await result
-            left = await invoker.reply_async(work, result)
+            left = await invoker.replies.reply_async(work, result)
             if left is not None:  # a sync generator would block the loop
                 context = contextvars.copy_context()
-                await asyncio.wrap_future(self._thread.submit(context.run, invoker.reply, work, left))
+                await asyncio.wrap_future(self._thread.submit(context.run, invoker.replies.reply, work, left))
         except BaseException as error:
             self._failed(work, error)
         self._ended(work)
@@ -276,56 +271,4 @@ class Tasks:
         if work.cancelled:
             work.session.drop(work)
         else:  # also if user code cancelled itself
-            self.invoker.failed(work, error)
-
-    # -- batches --------------------------------------------------------------------------------------
-
-    def _begin_batch(self, first: Work, target: Target) -> None:
-        self._batches += 1
-        forming = Forming(self._loop, self._intake.rule, first.key)
-        self._forming.append(forming)
-        forming.add(first)
-        self._start(self._batch(forming, target))
-
-    def _joined(self, work: Work) -> bool:
-        """Add `work` to a batch that is still open, if one fits."""
-        self._forming = [forming for forming in self._forming if forming.open]
-        for forming in self._forming:
-            if alike(forming.key, work.key):
-                forming.add(work)
-                return True
-        return False
-
-    async def _batch(self, forming: Forming, target: Target) -> None:
-        try:
-            batch = self.invoker.batches.released(forming.works, await forming.why)
-            if batch and target.traits.is_async:
-                await self._run_batch(batch, target)
-            elif batch:
-                await asyncio.wrap_future(self._thread.submit(self._run_batch_beside, batch, target))
-        finally:
-            self._batches -= 1
-
-    def _run_batch_beside(self, batch: list[Work], target: Target) -> None:
-        now = time.monotonic()
-        self.invoker.run_batch([work for work in batch if work.may_run(now)], target)
-
-    async def _run_batch(self, batch: list[Work], target: Target) -> None:
-        invoker = self.invoker
-        enter(batch_state([invoker.state(work) for work in batch]))
-        task = asyncio.current_task()
-        assert task is not None
-
-        def given_up() -> None:
-            if all(work.cancelled for work in batch):
-                task.cancel()
-
-        for work in batch:
-            work.on_cancel = given_up
-            work.session.started(work)
-        try:
-            result = target.func(*invoker.batch_arguments(batch, target))
-            invoker.reply_batch(batch, await result)
-        except BaseException as error:
-            for work in batch:
-                self._failed(work, error)
+            self.invoker.replies.failed(work, error)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayserve.errors import BadResultError
 from rayserve.replica.inflow import Broken, Inflow
-from rayserve.replica.invoke import user_traceback
+from rayserve.replica.replies import user_traceback
 from rayserve.replica.streaming import TURN_CHUNKS, until_clear
 from rayserve.response import render_headers
 from rayserve.wire import messages
@@ -266,7 +266,7 @@ class Socket:
         work = self.work
         if self._outflow is None:
             if not self._done:
-                invoker.failed(work, error)
+                invoker.replies.failed(work, error)
             return
         if self._closed is not None and isinstance(error, Exception):  # Starlette raises WebSocketDisconnect
             _log.info("WebSocket %s ended by %s after its close", work.head.request_id, type(error).__name__)

@@ -1,0 +1,187 @@
+"""Turns what user code returned or raised into the frames that end its call.
+
+    value | generator | exception ─► HTTP answer or Python value ─► Session.answer | value | begin … | fail
+
+Whatever comes out of user code, `sys.exit` included, ends in exactly one last frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+
+from rayserve import response
+from rayserve.errors import BadResultError, CallError, HTTPError
+from rayserve.replica.inflow import Broken
+from rayserve.replica.outflow import Outflow
+from rayserve.replica.raised import pickled
+from rayserve.replica.streaming import Begin, Encode, Waits, send_async, send_sync
+from rayserve.replica.work import Work
+from rayserve.wire import values
+from rayserve.wire.heads import Failure, Open
+
+__all__ = ["Pickler", "Replies", "user_traceback"]
+
+_log = logging.getLogger("rayserve.user")
+
+Pickler = Callable[..., bytes]
+
+
+class Replies:
+    """Answers calls."""
+
+    def __init__(self, waits: Waits, replica: str, by_value: Pickler) -> None:
+        """Make ready to answer.
+
+        Args:
+            waits: holds the thread of user code while a client is slow.
+            replica: the replica's id, for error messages.
+            by_value: pickler for results that plain pickle cannot carry.
+        """
+        self._waits = waits
+        self._replica = replica
+        self._by_value = by_value
+
+    def reply(self, work: Work, result: Any) -> None:
+        """Send a result.
+
+        Raises:
+            BadResultError: it cannot be an answer.
+        """
+        if isinstance(work.head, Open):
+            self.answer(work, response.encode(result))
+            return
+        if isinstance(result, GeneratorType):
+            self._stream(work, result, lambda: work.session.begin_values(work), self._item)
+            return
+        try:
+            sizes, parts = values.pack(result, self._by_value)
+        except Exception as error:
+            raise BadResultError(f"the result of type {type(result).__name__} cannot be pickled: {error}") from error
+        work.session.value(work, sizes, parts)
+
+    def answer(self, work: Work, encoded: response.Encoded) -> None:
+        """Send an HTTP answer.
+
+        Raises:
+            BadResultError: its body is an async stream.
+        """
+        status, headers, body = encoded.status, encoded.headers, encoded.body
+        if isinstance(body, bytes):
+            work.session.answer(work, status, headers, body, encoded.size)
+        elif isinstance(body, AsyncIterator):
+            raise BadResultError(
+                "an async generator is an answer of async handlers only; make the handler an async def"
+            )
+        else:
+            self._stream(work, body, lambda: work.session.begin(work, status, headers, encoded.size), _as_it_is)
+
+    def _stream(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
+        try:
+            send_sync(work, chunks, begin, encode, self._waits)
+        finally:
+            chunks.close()
+
+    def _item(self, value: Any) -> list[bytes | memoryview]:
+        try:
+            return values.pack_item(value, self._by_value)
+        except Exception as error:
+            raise BadResultError(
+                f"a streamed value of type {type(value).__name__} cannot be pickled: {error}"
+            ) from error
+
+    def begin(self, work: Work) -> Outflow:
+        """Begin an answer that is made of `parts`."""
+        if isinstance(work.head, Open):
+            return work.session.begin(work, 200, response.STREAM)
+        return work.session.begin_values(work)
+
+    def parts(self, work: Work, item: Any) -> list[bytes | memoryview]:
+        """Return one piece of a streamed answer as bytes.
+
+        Raises:
+            BadResultError: it cannot be sent.
+        """
+        return [response.chunk(item)] if isinstance(work.head, Open) else self._item(item)
+
+    async def reply_async(self, work: Work, result: Any) -> Any:
+        """Send a result from the loop; return a stream that only a thread can send, or None.
+
+        Raises:
+            BadResultError: it cannot be an answer.
+        """
+        if not isinstance(work.head, Open):
+            if isinstance(result, AsyncGeneratorType):
+                await self._stream_async(work, result, lambda: work.session.begin_values(work), self._item)
+            elif isinstance(result, GeneratorType):
+                return result
+            else:
+                self.reply(work, result)
+            return None
+        encoded = response.encode(result)
+        if isinstance(encoded.body, AsyncIterator):
+            status, headers = encoded.status, encoded.headers
+            await self._stream_async(work, encoded.body, lambda: work.session.begin(work, status, headers), _as_it_is)
+        elif isinstance(encoded.body, bytes):
+            self.answer(work, encoded)
+        else:
+            return result
+        return None
+
+    async def _stream_async(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
+        try:
+            await send_async(work, chunks, begin, encode)
+        finally:
+            await chunks.aclose()
+
+    def failed(self, work: Work, error: BaseException) -> None:
+        """Send what an exception means; never raises."""
+        head = work.head
+        if isinstance(error, Broken) and work.cancelled:
+            work.session.drop(work)
+            return
+        try:
+            if (
+                isinstance(error, (HTTPError, HTTPException))
+                and isinstance(head, Open)
+                and not work.session.begun(work)
+            ):
+                self.answer(work, response.encode_error(error, head.request_id))
+            elif work.session.role == "handle":
+                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
+            else:
+                work.session.fail(work, self._failure(error, head.request_id))
+        except BadResultError as second:
+            work.session.fail(work, Failure("bad_result", str(second)))
+        except BaseException as second:
+            _log.exception("the error of request %s could not be sent", head.request_id)
+            work.session.fail(work, Failure("internal", f"the error could not be encoded: {type(second).__name__}"))
+
+    def _failure(self, error: BaseException, request_id: str) -> Failure:
+        if isinstance(error, HTTPError):  # meant as an answer, not a mishap
+            return Failure("user_exception", str(error))
+        if isinstance(error, CallError):
+            if isinstance(error, BadResultError):
+                _log.error("request %s: %s", request_id, error)
+            return Failure(error.reason, str(error))
+        text = user_traceback(error)
+        _log.error("request %s failed in user code:\n%s", request_id, text)
+        detail = f"the handler raised {type(error).__name__}; the log of replica {self._replica} has the traceback"
+        return Failure("user_exception", detail, traceback=text)
+
+
+def _as_it_is(chunk: bytes) -> list[bytes | memoryview]:
+    return [chunk]
+
+
+def user_traceback(error: BaseException) -> str:
+    """Return the traceback without the frames of this package at its top."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("rayserve.replica"):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
