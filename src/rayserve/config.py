@@ -133,7 +133,7 @@ class EndpointConfig(Checked):
             Idempotency-Key), "always" or "never".
         call_methods: names `X-SERVE-CALL-METHOD` may choose from, inherited ones too; None: all public methods of
             the class's own body; False: none.
-        allow_pin: clients may choose backend and replica by header.
+        allow_pin: clients may choose backend or replica by the header X-Serve-Pin.
         expose_backend: answers carry X-Serve-Backend.
         debug: answers to failed calls show the traceback.
     """

@@ -42,17 +42,19 @@ class Exchange(Call):
     """
 
     __slots__ = ("_chunked", "_left", "body", "connection", "ended", "ends_by_close", "found", "head", "pending",
-                 "request_id", "size", "status")  # fmt: skip
+                 "pin", "request_id", "size", "status")  # fmt: skip
 
     def __init__(self, connection: Answers, head: Head, found: Found | None, request_id: str, timeout_s: float) -> None:
         """Make the exchange of a request whose head was read; `found` is None for answers of our own."""
         if found is None:
             super().__init__("", 0.0, True)
+            self.pin = None
         else:
             endpoint, fields = found.endpoint, head.fields
             idempotent = is_idempotent(head.method, endpoint.options.retry, "idempotency-key" in fields)
             deadline = connection.site.router.clock() + timeout_s
             super().__init__(endpoint.name, deadline, idempotent, fields.get("x-serve-shard-key"))
+            self.pin = fields.get("x-serve-pin")
         self.connection = connection
         self.head = head
         self.found = found

@@ -52,7 +52,7 @@ HOST: Final = re.compile(
 KEEP, TAKE, DROP = 1, 2, 3
 FATE: Final = {
     **dict.fromkeys(("host", "content-length", "expect", "idempotency-key", "traceparent", "x-request-id"), KEEP),
-    **dict.fromkeys(("x-request-timeout-ms", "x-serve-call-method", "x-serve-shard-key"), KEEP),
+    **dict.fromkeys(("x-request-timeout-ms", "x-serve-call-method", "x-serve-shard-key", "x-serve-pin"), KEEP),
     # RFC 9110 section 7.6.1: these concern this connection only.
     **dict.fromkeys(("connection", "transfer-encoding", "upgrade"), TAKE),
     **dict.fromkeys(("keep-alive", "proxy-connection", "te"), DROP),

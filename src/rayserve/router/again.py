@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from rayserve.policy.retry import Budget, Fail, Progress, Retry, after_loss
 from rayserve.router.call import ANSWERING, DONE, FLYING, Call
+from rayserve.router.pins import names_replica
 from rayserve.wire import heads
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _again(router: Router, call: Call) -> None:
     if call.upload is not None:
         call.upload.rewind()
     call.tally.retried += 1
-    if not router.knows(pool):
+    if names_replica(call) or not router.knows(pool):
         router.route(call)
         return
     pool.put_back(call)

@@ -133,6 +133,7 @@ class Call:
 
     flags = 0  # wire flags of the OPEN beside END and NOT_IDEMPOTENT
     missing_ok = False  # wait for an endpoint that does not exist yet
+    pin: str | None = None  # the backend, or the replica, that its caller chose; see `pins`
     nested = False  # made while another call runs, which shutting down waits for
 
     def __init__(self, endpoint: str, deadline: float, idempotent: bool, shard_key: str | None = None) -> None:

@@ -23,6 +23,7 @@ from rayserve.router.channel import Channel
 from rayserve.router.connector import Connector
 from rayserve.router.counts import Tally, rows
 from rayserve.router.deadlines import Deadlines
+from rayserve.router.pins import route_pinned
 from rayserve.router.pool import Pool
 from rayserve.router.routes import MAX_PARKED, Routes
 from rayserve.router.shadow import Shadow
@@ -120,7 +121,7 @@ class Router:
                 shadow = Shadow(self, call, max(1, int((call.deadline - self.clock()) * 1000)))
                 shadow.began = call.began
                 self._deadlines.add(shadow)
-                self._give(shadow, tag)
+                self.give(shadow, tag)
 
     def route(self, call: Call) -> None:
         """Give a call to the backend that the traffic of its endpoint says, or let it wait for traffic."""
@@ -131,17 +132,25 @@ class Router:
             else:
                 self.fail(call, "not_found", f"no endpoint {call.endpoint!r}; serve.list_endpoints() shows them all")
             return
+        if call.pin is not None:
+            route_pinned(self, call, target)
+            return
         tag = target.only or target.choose(call.shard_key, self.draw)
         if not tag:
             self._park(call)
             return
-        self._give(call, tag)
+        self.give(call, tag)
 
-    def _give(self, call: Call, tag: str) -> None:
-        """Send a call to a replica of a backend, or let it wait for one."""
-        pool = call.pool = self._pools[tag]
+    def count(self, call: Call, pool: Pool) -> None:
+        """Count a call as one of that backend from here on."""
+        call.pool = pool
         call.tally = pool.tally(call.endpoint)
         pool.budget.called(call.began)
+
+    def give(self, call: Call, tag: str) -> None:
+        """Send a call to a replica of a backend, or let it wait for one."""
+        pool = self._pools[tag]
+        self.count(call, pool)
         if not pool.line:
             channel = pick(pool.candidates, self.draw())
             if channel is not None:
@@ -284,6 +293,11 @@ class Router:
     def knows(self, pool: Pool) -> bool:
         """Return whether the table in force still has the pool's backend."""
         return self._pools.get(pool.row.tag) is pool
+
+    def channel(self, tag: str, replica: str) -> Channel | None:
+        """Return the channel to a replica of a backend, None if the table in force has no such one."""
+        pool = self._pools.get(tag)
+        return None if pool is None else pool.channels.get(replica)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """Return the endpoint of that name, None if no table names it."""
