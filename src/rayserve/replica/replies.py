@@ -16,7 +16,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException
 
 from rayserve import response
-from rayserve.errors import BadResultError, CallError, HTTPError
+from rayserve.errors import REASONS, BadResultError, CallError, HTTPError
 from rayserve.replica.inflow import Broken
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.raised import pickled
@@ -153,24 +153,27 @@ class Replies:
             ):
                 self.answer(work, response.encode_error(error, head.request_id))
             elif work.session.role == "handle":
-                work.session.fail(work, self._failure(error, head.request_id), pickled(error, self._by_value))
+                work.session.fail(work, self._failure(work, error), pickled(error, self._by_value))
             else:
-                work.session.fail(work, self._failure(error, head.request_id))
+                work.session.fail(work, self._failure(work, error))
         except BadResultError as second:
             work.session.fail(work, Failure("bad_result", str(second)))
         except BaseException as second:
             _log.exception("the error of request %s could not be sent", head.request_id)
             work.session.fail(work, Failure("internal", f"the error could not be encoded: {type(second).__name__}"))
 
-    def _failure(self, error: BaseException, request_id: str) -> Failure:
+    def _failure(self, work: Work, error: BaseException) -> Failure:
+        request_id = work.head.request_id
         if isinstance(error, HTTPError):  # meant as an answer, not a mishap
             return Failure("user_exception", str(error))
-        if isinstance(error, CallError):
+        if isinstance(error, CallError) and not _is_its_own(work, error):
             if isinstance(error, BadResultError):
                 _log.error("request %s: %s", request_id, error)
             return Failure(error.reason, str(error))
         text = user_traceback(error)
         _log.error("request %s failed in user code:\n%s", request_id, text)
+        if work.session.role == "handle":  # the exception goes along, with the notes of the calls below this one
+            text = user_traceback(error, notes=False)
         detail = f"the handler raised {type(error).__name__}; the log of replica {self._replica} has the traceback"
         return Failure("user_exception", detail, traceback=text)
 
@@ -179,9 +182,17 @@ def _as_it_is(chunk: bytes) -> list[bytes | memoryview]:
     return [chunk]
 
 
-def user_traceback(error: BaseException) -> str:
-    """Return the traceback without the frames of this package at its top."""
+def _is_its_own(work: Work, error: CallError) -> bool:
+    """Whether a refusal blames the handler, for a call that it made itself, and not whoever called the handler."""
+    return work.state is not None and (error.reason not in REASONS or error.status < 500)
+
+
+def user_traceback(error: BaseException, notes: bool = True) -> str:
+    """Return the traceback without the frames of this package at its top; `notes` are those added to the exception."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("rayserve.replica"):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
+    told = traceback.TracebackException(type(error), error, trace)
+    if not notes:
+        told.__notes__ = None
+    return "".join(told.format())
