@@ -50,12 +50,15 @@ class ResultStream(Iterator[Any], AsyncIterator[Any]):
             self._settle()
             self._wake()
 
-    def fail(self, error: BaseException) -> None:
-        """End the stream with an error, after the values that came before it."""
+    def fail(self, error: BaseException) -> bool:
+        """End the stream with an error, after the values that came before it; False if it had ended."""
         with self._changed:
+            if self._over:
+                return False
             self._over = True
             self._error = error
             self._wake()
+            return True
 
     def _settle(self) -> None:
         """Return the credit once no whole value is held: what is left is the beginning of the next one."""

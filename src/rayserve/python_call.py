@@ -8,15 +8,14 @@ Arguments are pickled on the caller's thread; all else here runs on the I/O thre
 from __future__ import annotations
 
 import asyncio
-import weakref
 from typing import Any
 
 from rayserve import call_arguments as arguments
 from rayserve.call_result import CallResult
-from rayserve.call_stream import ResultStream
-from rayserve.errors import DrainingError, InternalError, call_error
+from rayserve.errors import DrainingError
 from rayserve.router.call import Upload
-from rayserve.wire import heads, values
+from rayserve.stream_call import StreamCall
+from rayserve.wire import heads
 from rayserve.wire.codec import CALL, END, MAX_SMALL
 from rayserve.wire.heads import Failure, Invoke
 
@@ -26,7 +25,7 @@ __all__ = ["PythonCall"]
 class PythonCall(CallResult):
     """What `handle.remote(...)` returns."""
 
-    __slots__ = ("_body", "_sizes", "_stream")
+    __slots__ = ("_body", "_sizes", "_stream_call")
 
     flags = CALL
 
@@ -40,7 +39,7 @@ class PythonCall(CallResult):
         """
         self._sizes: list[int] = []
         self._body = b""
-        self._stream: weakref.ref[ResultStream] | None = None  # weak: a stream nobody reads any more ends its call
+        self._stream_call: StreamCall | None = None
         if self._is_too_deep():
             return
         if arguments.are_ready(args, kwargs):
@@ -97,11 +96,6 @@ class PythonCall(CallResult):
 
     def data(self, piece: bytes | memoryview, end: bool) -> None:
         """Keep a piece of a large answer, or of a stream."""
-        if self._stream is not None:
-            stream = self._stream()
-            if stream is not None:
-                stream.feed(piece, end)
-            return
         self._parts.append(piece)
         if end:
             self._finish(raw=self._sizes)
@@ -111,37 +105,28 @@ class PythonCall(CallResult):
 
     def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
         """Keep the failure; a pickled exception is rebuilt where it is asked for."""
-        if self._stream is not None:
-            stream = self._stream()
-            if stream is not None:
-                stream.fail(_rebuilt(failure, body))
-            return
         self._fail(failure, body)
         self._let_go()
 
     def _begin_stream(self, body: bytes | memoryview, end: bool) -> None:
         """Give the caller a stream for its value: the call goes on while it is read."""
-        io = self._io
-        stream = ResultStream(lambda size: io.grant(self, size), lambda: io.abandon(self))
-        self._stream = weakref.ref(stream)
+        stream_call = StreamCall(self._io, self, self._parent)
+        if not end:
+            self._io.router.hand_over(self, stream_call)
+        self._value = stream = stream_call.open()
         stream.feed(body, end)
-        self._value = stream
-        self._finish()
+        self._stream_call = stream_call
+        if not self._finish():  # cancelled just now, and `cancel` may not have seen the line above
+            stream_call.cancel()
         self._let_go()
+
+    def cancel(self) -> None:
+        """Give the call up, also while its answer streams; see `CallResult.cancel`."""
+        super().cancel()
+        if self._stream_call is not None:
+            self._stream_call.cancel()
 
     def _let_go(self) -> None:
         """Forget the arguments: no replica will ask for them again."""
         self._body = b""
         self.upload = None
-
-
-def _rebuilt(failure: Failure, body: bytes | memoryview) -> BaseException:
-    """Return the exception of a failed stream, as its own class where it came along."""
-    if body:
-        try:
-            error = values.unpack([len(body)], body)
-            if isinstance(error, BaseException):
-                return error
-        except Exception as why:
-            return InternalError(f"the exception of the stream cannot be unpickled here: {why!r}")
-    return call_error(failure.reason, failure.detail)

@@ -247,6 +247,15 @@ class Router:
         self._leave(call)
         call.state = DONE
 
+    def hand_over(self, call: Call, heir: Call) -> None:
+        """Let `heir` hear the rest of an answer that has begun, in the place of `call`."""
+        channel = call.channel
+        assert channel is not None and call.state == ANSWERING
+        heir.pool, heir.channel, heir.stream, heir.slot = call.pool, channel, call.stream, call.slot
+        heir.began, heir.order, heir.tally, heir.started = call.began, call.order, call.tally, call.started
+        heir.state, call.state, call.channel = ANSWERING, DONE, None
+        channel.streams[call.stream] = heir
+
     def grant(self, call: Call, size: int) -> None:
         """Say that the caller consumed `size` bytes of the answer's body."""
         if call.channel is not None:
