@@ -67,6 +67,7 @@ class FakeRouter:
         self.table: RoutingTable | None = None
         self.calls: list[Exchange] = []
         self.abandoned: list[Exchange] = []
+        self.refusals: list[tuple[str, str]] = []
         self.granted = 0
 
     def clock(self) -> float:
@@ -80,6 +81,12 @@ class FakeRouter:
 
     def abandon(self, call: Exchange) -> None:
         self.abandoned.append(call)
+
+    def drop(self, call: Exchange) -> None:
+        self.abandoned.append(call)
+
+    def refused(self, endpoint: str, reason: str) -> None:
+        self.refusals.append((endpoint, reason))
 
     def grant(self, call: Exchange, size: int) -> None:
         self.granted += size

@@ -167,3 +167,19 @@ def test_a_snapshot_is_read_from_plain_data() -> None:
     assert found.rows == [CALLS]
     assert found.batches[0].sizes == {4: 2}
     assert found.replicas == {"v1": (1, 2)}
+
+
+def test_refusals_without_an_endpoint_and_answers_that_were_left_are_counted() -> None:
+    rows = [
+        Row(endpoint="", backend="", failed={"not_found": 3, "bad_request": 2, "invented": 1}),
+        Row(endpoint="classify", backend="", failed={"too_large": 1}),
+        Row(endpoint="classify", backend="v1", left=4),
+    ]
+    samples = read(snapshot(rows=rows))
+    refused = {
+        labels["reason"]: value for labels, value in samples["rayserve_failures_total"] if not labels["endpoint"]
+    }
+    assert refused == {"not_found": 3, "bad_request": 2, "other": 1}
+    assert value(samples, "rayserve_requests_total", endpoint="", backend="", status="4xx") == 5
+    assert value(samples, "rayserve_failures_total", endpoint="classify", backend="", reason="too_large") == 1
+    assert samples["rayserve_answers_left_total"] == [({"endpoint": "classify", "backend": "v1"}, 4)]

@@ -54,8 +54,8 @@ class Metrics(Collector):
         self._version = version
         endpoints, tags = snapshot.endpoints | {""}, snapshot.replicas.keys() | {""}
         self._rows = [row for row in snapshot.rows if row.endpoint in endpoints and row.backend in tags]
-        # Rows with one name say what is in flight or waiting there; only those with an endpoint hold counts of calls.
-        self._calls = [row for row in self._rows if row.endpoint]
+        # Rows with a backend alone say what is in flight or waiting there; the others hold counts of calls.
+        self._calls = [row for row in self._rows if row.endpoint or not row.backend]
         self._batches = [batch for batch in snapshot.batches if batch.backend in snapshot.replicas]
 
     def collect(self) -> Iterator[Metric]:
@@ -91,14 +91,22 @@ class Metrics(Collector):
         retries = CounterMetricFamily(
             "rayserve_retries", "Attempts beyond a call's first.", labels=["endpoint", "backend"]
         )
+        left = CounterMetricFamily(
+            "rayserve_answers_left",
+            "Answers that had begun when their caller gave them up.",
+            labels=["endpoint", "backend"],
+        )
         for row in self._calls:
             names = [row.endpoint, row.backend]
             for status, count in sorted(_statuses(row).items()):
                 requests.add_metric([*names, status], count)
             for reason, count in sorted(_folded(row.failed, REASONS.keys() | {_CANCELLED}).items()):
                 failures.add_metric([*names, reason], count)
-            retries.add_metric(names, row.retried)
-        yield from (requests, failures, retries)
+            if row.endpoint:
+                retries.add_metric(names, row.retried)
+            if row.backend:
+                left.add_metric(names, row.left)
+        yield from (requests, failures, retries, left)
 
     def _in_flight(self) -> Metric:
         family = GaugeMetricFamily("rayserve_in_flight", "Calls on a replica now.", labels=["backend"])

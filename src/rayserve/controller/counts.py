@@ -103,7 +103,7 @@ class Counts:
 
 
 def _size(facts: Facts) -> int:
-    return sum(row.assigned + row.answered + sum(row.failed.values()) for row in facts.rows)
+    return sum(row.assigned + row.answered + row.left + sum(row.failed.values()) for row in facts.rows)
 
 
 def _add(sums: dict[tuple[str, str], Row], row: Row, *, present: bool) -> None:
@@ -113,6 +113,7 @@ def _add(sums: dict[tuple[str, str], Row], row: Row, *, present: bool) -> None:
     into.assigned += row.assigned
     into.answered += row.answered
     into.retried += row.retried
+    into.left += row.left
     into.latency_sum_s += row.latency_sum_s
     into.failed = _sum(into.failed, row.failed)
     into.statuses = _sum(into.statuses, row.statuses)

@@ -180,7 +180,7 @@ class Exchange(Call):
             self.ended = True
             connection.finished()
         elif bare:  # RFC 9110 sections 6.4.1 and 9.3.2: the head is all there is to send
-            connection.site.router.abandon(self)
+            connection.site.router.drop(self)
             self._finish()
 
     def data(self, piece: bytes | memoryview, end: bool) -> None:
@@ -288,7 +288,7 @@ class Exchange(Call):
 
     def _contradicted(self, size: int) -> None:
         """Refuse an answer whose first frame belies its own length; none of it was sent."""
-        self.connection.site.router.abandon(self)
+        self.connection.site.router.drop(self)
         detail = f"a replica of endpoint {self.endpoint!r} announced {size} bytes and sent another number"
         self.failed(Failure("internal", detail), b"")
 

@@ -194,6 +194,7 @@ class Reading(Bodies):
             self._position += length
         self.queue.append(exchange)
         if turned.reason:
+            self.site.router.refused(exchange.endpoint, turned.reason)
             exchange.turn(turned.status, turned.reason, turned.detail, turned.headers)
         else:
             exchange.reply(turned.status, turned.headers, turned.body)
@@ -213,6 +214,7 @@ class Reading(Bodies):
                 self.site.router.abandon(exchange)
         self.stop()
         self.lingers = True
+        self.site.router.refused(exchange.endpoint, refusal.reason)
         failure = Failure(refusal.reason, refusal.detail, refusal.status)
         exchange.failed(failure, b"", retry_after_s=1 if refusal.status == 503 else 0)
 

@@ -141,7 +141,7 @@ class WebSocket(Watched, asyncio.Protocol):
     def _leave(self) -> None:
         """Give the call up: an app that only sends would never hear that nobody listens."""
         if not self._over:
-            self._site.router.abandon(self._call)
+            self._site.router.drop(self._call)  # not abandoned: a WebSocket ends when its client leaves
             self._ended()
 
     def _ended(self) -> None:

@@ -16,7 +16,7 @@ BUCKETS_S: tuple[float, ...] = (
 
 
 class Row(msgspec.Struct):
-    """Counts of one (endpoint, backend) in one process; backend is "" where none was chosen.
+    """Counts of one (endpoint, backend) in one process; each is "" where none was known or chosen.
 
     Attributes:
         assigned: calls given to a replica (each attempt counts).
@@ -28,6 +28,7 @@ class Row(msgspec.Struct):
         in_flight: on a replica now.
         waiting: in a line now.
         retried: attempts beyond the first.
+        left: answers that had begun when their caller gave them up.
     """
 
     endpoint: str
@@ -41,6 +42,7 @@ class Row(msgspec.Struct):
     in_flight: int = 0
     waiting: int = 0
     retried: int = 0
+    left: int = 0
 
 
 class BatchFacts(msgspec.Struct):

@@ -22,7 +22,8 @@ class Tally:
     """Counters of one (endpoint, backend) pair in this process."""
 
     __slots__ = (
-        "answered", "assigned", "backend", "endpoint", "failed", "latency", "latency_sum_s", "retried", "statuses",
+        "answered", "assigned", "backend", "endpoint", "failed", "latency", "latency_sum_s", "left", "retried",
+        "statuses",
     )  # fmt: skip
 
     def __init__(self, endpoint: str, backend: str) -> None:
@@ -32,6 +33,7 @@ class Tally:
         self.assigned = 0
         self.answered = 0
         self.retried = 0
+        self.left = 0
         self.failed: dict[str, int] = {}
         self.statuses = [0, 0, 0, 0, 0, 0]  # by hundreds
         self.latency = [0] * (len(BUCKETS_S) + 1)
@@ -59,6 +61,7 @@ class Tally:
             latency=list(self.latency),
             latency_sum_s=self.latency_sum_s,
             retried=self.retried,
+            left=self.left,
         )
 
 

@@ -242,7 +242,17 @@ class Router:
         channel.pool.room()
 
     def abandon(self, call: Call) -> None:
-        """Give up a call whose caller is gone; it hears nothing more."""
+        """Give up a call whose caller is gone, and count it as given up; it hears nothing more."""
+        tally = call.tally or self._unplaced(call.endpoint)
+        if tally is not None:
+            if call.state < ANSWERING:
+                tally.fail("cancelled")
+            elif call.state == ANSWERING:
+                tally.left += 1
+        self.drop(call)
+
+    def drop(self, call: Call) -> None:
+        """Let go of a call of which nobody needs more; it hears nothing more."""
         self._deadlines.remove(call)
         self._leave(call)
         call.state = DONE
@@ -290,14 +300,23 @@ class Router:
         """End a call with an error of ours."""
         self._deadlines.remove(call)
         call.state = DONE
-        tally = call.tally
-        if tally is None:
-            tally = self._tallies.get(call.endpoint)
-            if tally is None and call.endpoint in self._routes.targets:  # unknown names never become labels
-                tally = self._tallies[call.endpoint] = Tally(call.endpoint, "")
+        tally = call.tally or self._unplaced(call.endpoint)
         if tally is not None:
             tally.fail(reason)
         call.failed(Failure(reason, detail), b"", retry_after_s)
+
+    def refused(self, endpoint: str, reason: str) -> None:
+        """Count a request that was refused before it became a call; `endpoint` is "" where none is known."""
+        tally = self._unplaced(endpoint)
+        if tally is not None:
+            tally.fail(reason)
+
+    def _unplaced(self, endpoint: str) -> Tally | None:
+        """Return the counters of calls that never got a backend; None for a name that no table has."""
+        tally = self._tallies.get(endpoint)
+        if tally is None and (not endpoint or endpoint in self._routes.targets):  # unknown names never become labels
+            tally = self._tallies[endpoint] = Tally(endpoint, "")
+        return tally
 
     def knows(self, pool: Pool) -> bool:
         """Return whether the table in force still has the pool's backend."""
