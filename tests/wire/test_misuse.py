@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -126,10 +127,10 @@ def test_what_a_handler_passes_on_of_a_full_or_late_endpoint_keeps_its_reason(mi
 
 
 def test_a_sync_endpoint_that_calls_itself_waits_for_itself_until_its_deadline(mini: Mini) -> None:
-    entered: list[int] = []
+    entered: list[float] = []
 
     def itself(depth: int = 0) -> Any:
-        entered.append(depth)
+        entered.append(time.monotonic())
         return mini.handle("e").remote(depth + 1).result()
 
     mini.backend("b", itself).backend("other", lambda: "served")
@@ -140,7 +141,8 @@ def test_a_sync_endpoint_that_calls_itself_waits_for_itself_until_its_deadline(m
     with pytest.raises(DeadlineError):
         call.result(10)
     eventually(lambda: not admitted(mini), "it has let go of itself")
-    assert entered == [0], "the call inside never ran: its time was up with that of the outer one"
+    # The calls inside wait behind the outer one, whose time is theirs; but for its accuracy none begins after it.
+    assert entered[-1] - entered[0] < 0.3 + 0.02
 
 
 @pytest.mark.parametrize("way", ["http", "remote", "request"])
@@ -187,6 +189,7 @@ def test_the_time_given_at_the_edge_is_the_budget_of_all_nested_calls(mini: Mini
     answer = mini.get("/e", {"x-request-timeout-ms": "300"})
     assert (answer.status, answer["x-serve-reason"]) == (504, "deadline")
     assert len(ran) == 1, "the others waited for the thread of user code"
+    eventually(lambda: admitted(mini) == 1, "the replicas have heard that nobody waits")
     gate.set()
     eventually(lambda: not admitted(mini), "nothing is left of them")
 
