@@ -211,7 +211,7 @@ class Reading(Bodies):
         else:
             exchange = incoming.exchange
             if incoming.begun:
-                self.site.router.abandon(exchange)
+                self.site.router.drop(exchange)
         self.stop()
         self.lingers = True
         self.site.router.refused(exchange.endpoint, refusal.reason)
