@@ -11,6 +11,7 @@ from tests.wire.mini import Mini
 from tests.wire.raw_router import RawRouter
 
 from rayserve.context import context
+from rayserve.replica import mainthread
 from rayserve.wire import codec
 
 
@@ -156,3 +157,29 @@ def test_an_idle_thread_leaves_calls_to_the_batch_that_forms(mini: Mini) -> None
         assert (first.result(10), second.result(10)) == (1, 2)
 
     assert batcher.sizes == [2] * 20
+
+
+def test_case_25_what_came_while_a_batch_ran_shares_the_next_even_if_it_is_unread(
+    mini: Mini, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mainthread, "_IMPATIENCE_S", 1000.0)  # nobody reads while user code runs
+    steps = threading.Semaphore(0)
+
+    def step(items: list[int]) -> list[int]:
+        assert steps.acquire(timeout=20)
+        return items
+
+    batcher = Batcher("sync", step)
+    replica = serve(mini, "sync", batcher, max_batch_size=4)
+    with RawRouter(replica) as router:
+        router.call(1, 1)
+        batcher.wait()
+        for stream in range(2, 8):  # read together once the first batch is done: four of them run, two stay queued
+            router.call(stream, stream)
+        steps.release()
+        batcher.wait()
+        router.call(8, 8)
+        router.call(9, 9)
+        steps.release(2)
+        assert [router.value(stream) for stream in range(1, 10)] == list(range(1, 10))
+    assert batcher.sizes == [1, 4, 4]

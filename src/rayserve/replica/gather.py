@@ -73,6 +73,9 @@ class Batches:
             return self.prepared(work, target) and alike(work.key, first.key)
 
         others = intake.gather(batch, fits)
+        if not others and len(batch) < rule.max_size:
+            self._wait(0.0)  # what came while user code ran may be unread: without it half-full batches would alternate
+            others = intake.gather(batch, fits)
         why = "idle"
         now = time.monotonic()
         until = now + rule.wait_s
