@@ -22,6 +22,7 @@ class FakeTransport:
     def __init__(self, peer: tuple[str, int] = ("192.0.2.1", 5000)) -> None:
         self.peer = peer
         self.sent = b""
+        self.writes = 0
         self.reading = True
         self.state = "open"  # open, eof, closed or aborted
         self.unsent = 0
@@ -41,6 +42,7 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         assert self.state == "open"
         self.sent += data
+        self.writes += 1
 
     def write_eof(self) -> None:
         self.state = "eof"

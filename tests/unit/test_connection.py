@@ -147,10 +147,31 @@ def test_a_stream_is_sent_in_chunks() -> None:
     call.data(b"second", False)
     call.data(b"", False)
     call.data(b"x" * 20_000, True)
+    client.loop.turn()
 
     sent = client.take().partition(b"\r\n\r\n")[2]
     assert sent == b"5\r\nfirst\r\n6\r\nsecond\r\n4e20\r\n" + b"x" * 20_000 + b"\r\n0\r\n\r\n"
     assert client.router.granted == 20_006
+
+
+def test_chunks_of_one_turn_of_the_loop_leave_in_one_write() -> None:
+    client = FakeClient()
+    client.connection.data_received(GET)
+    call = client.router.calls[0]
+    answer(call, b"first", -1, end=False)
+    before = client.transport.writes
+    for chunk in (b"a", b"b", b"c"):
+        call.data(chunk, False)
+    assert client.transport.writes == before
+    client.loop.turn()
+    assert client.transport.writes == before + 1
+    call.data(b"d", False)
+    call.failed(Failure("replica_lost", "gone"), b"")
+
+    assert client.take().endswith(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n"), "what came before the cut is sent"
+    assert client.transport.state == "closed"
+    client.loop.turn()
+    assert client.take() == b""
 
 
 def test_a_stream_of_one_frame_is_chunked_too() -> None:

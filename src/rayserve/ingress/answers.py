@@ -49,8 +49,8 @@ class Answers(Watched):
     """
 
     __slots__ = (
-        "_closing", "_level", "_owing", "client", "ended", "keeps", "lingers", "proxied", "queue", "site", "stuck",
-        "transport",
+        "_closing", "_level", "_owing", "_soon", "client", "ended", "keeps", "lingers", "proxied", "queue", "site",
+        "stuck", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -66,6 +66,7 @@ class Answers(Watched):
         self.lingers = False
         self.ended = False
         self.stuck = False
+        self._soon: list[bytes] = []  # leaves with the next write, or when this turn of the loop is over
         self._closing: Exchange | None = None  # the connection ends behind its answer, whatever follows
         self._level = math.inf  # bytes in the transport's buffer at the last look, and those added since
         self._owing: dict[Exchange, int] = {}  # answer bytes not yet granted back to the replica
@@ -92,6 +93,8 @@ class Answers(Watched):
 
     def write(self, exchange: Exchange, data: bytes | memoryview) -> None:
         """Send bytes of an answer, or keep them until it is its turn."""
+        if self._soon:
+            self._send_soon()
         if self.queue[0] is exchange:
             self.transport.write(data)
             if self.stuck:
@@ -100,6 +103,20 @@ class Answers(Watched):
             exchange.pending = [data]
         else:
             exchange.pending.append(data)
+
+    def write_soon(self, exchange: Exchange, data: bytes) -> None:
+        """Like `write`, but what one turn of the loop writes leaves together: a chunk costs less than a system call."""
+        if self.stuck or self.queue[0] is not exchange:
+            self.write(exchange, data)
+            return
+        if not self._soon:
+            self.site.loop.call_soon(self._send_soon)
+        self._soon.append(data)
+
+    def _send_soon(self) -> None:
+        soon, self._soon = self._soon, []
+        if soon and not self.transport.is_closing():
+            self.transport.write(b"".join(soon))
 
     def consumed(self, exchange: Exchange, size: int) -> None:
         """Return credit for answer bytes, once the client's connection has taken them."""
@@ -195,6 +212,7 @@ class Answers(Watched):
         """Close, politely: a client that still sends would meet a reset and lose our answer (RFC 9112 section 9.6)."""
         if self.ended:
             return
+        self._send_soon()
         self.ended = True
         self.stop()
         self.abandon()

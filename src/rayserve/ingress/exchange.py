@@ -165,7 +165,9 @@ class Exchange(Call):
             self.tally.statuses[status // 100] += 1
         if not keep:
             connection.close_after(self)
-        if bare or not body:
+        if self._chunked and not body:
+            connection.write_soon(self, out)
+        elif bare or not body:
             connection.write(self, out)
         elif self._chunked:
             connection.write(self, b"".join((out, render.chunk_size(len(body)), body, b"\r\n")))
@@ -194,7 +196,7 @@ class Exchange(Call):
                 return
         if size:
             if self._chunked and size <= _TOGETHER:
-                connection.write(self, b"".join((render.chunk_size(size), piece, b"\r\n")))
+                connection.write_soon(self, b"".join((render.chunk_size(size), piece, b"\r\n")))
             elif self._chunked:
                 connection.write(self, render.chunk_size(size))
                 connection.write(self, piece)
@@ -204,7 +206,7 @@ class Exchange(Call):
             connection.consumed(self, size)
         if end:
             if self._chunked:
-                connection.write(self, render.LAST_CHUNK)
+                connection.write_soon(self, render.LAST_CHUNK)
             self._finish()
 
     def failed(self, failure: Failure, body: bytes | memoryview, retry_after_s: int = 0) -> None:
