@@ -23,7 +23,7 @@ from rayserve.cluster import actors, nodes
 from rayserve.controller.commands import decode_command
 from rayserve.controller.controller import Controller
 from rayserve.controller.shell import RayShell
-from rayserve.garbage import spare_imports
+from rayserve.memory import spare_imports
 
 __all__ = ["ControllerActor"]
 

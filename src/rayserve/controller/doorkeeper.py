@@ -24,7 +24,7 @@ from rayserve.controller.rundir import RunDir
 from rayserve.errors import ClusterError, PortInUseError
 from rayserve.feed.hub import Hub
 from rayserve.feed.messages import Hello, Welcome
-from rayserve.garbage import spare_imports
+from rayserve.memory import spare_imports
 from rayserve.model.facts import Facts, Report
 
 __all__ = ["Doorkeeper"]

@@ -23,12 +23,12 @@ import uvloop
 
 from rayserve.feed.messages import Welcome
 from rayserve.feed.subscriber import Subscriber
-from rayserve.garbage import spare_imports
 from rayserve.ingress.connection import Connection
 from rayserve.ingress.options import IngressOptions, IngressSettings
 from rayserve.ingress.process import adopt_priorities, announce_ready, exit_when_stdin_closes
 from rayserve.ingress.site import Site
 from rayserve.ingress.websocket import WebSocket
+from rayserve.memory import keep_freed, spare_imports
 from rayserve.model.facts import Facts
 from rayserve.model.table import RoutingTable
 from rayserve.router.router import Router
@@ -144,6 +144,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     adopt_priorities()
     spare_imports()
+    keep_freed()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     exit_when_stdin_closes(loop)

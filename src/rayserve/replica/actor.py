@@ -17,9 +17,9 @@ import msgspec
 from rayserve.cluster import store
 from rayserve.cluster.pickling import by_value, unpickle
 from rayserve.errors import InvalidTypeError, InvalidValueError
-from rayserve.garbage import spare_imports
 from rayserve.instance import adopt
 from rayserve.io_thread import IOThread
+from rayserve.memory import keep_freed, spare_imports
 from rayserve.model.spec import CodeSpec, Loaded, ReplicaSpec
 from rayserve.replica.handler import Handler
 from rayserve.replica.logs import open_logs
@@ -63,6 +63,7 @@ class ReplicaActor:
     def _load(self) -> Loaded:
         spec = self._spec
         spare_imports()  # those of user code are its own affair
+        keep_freed()
         open_logs(spec.run_dir, spec.backend.tag, spec.replica)
         self._io = IOThread(
             instance=spec.instance,
