@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel"]
 
 _log = logging.getLogger(__name__)
+_FLUSH_NOW: Final = 64 * 1024  # bytes of a body that leave at once, while they are in the processor's cache
 _GRANT_STEP: Final = 64 * 1024  # credit is returned in steps, so that a WINDOW frame is rare
 
 
@@ -196,7 +197,10 @@ class Channel:
         if upload is not None and link is not None:
             for parts in upload.frames(call.stream):
                 link.send_all(parts)
-            self.router.flush_later(self)
+            if link.unsent >= _FLUSH_NOW:
+                link.flush()
+            else:
+                self.router.flush_later(self)
 
     def cancel(self, call: Call) -> None:
         """Give `call` up: tell the replica, forget the caller, keep the slot until the end frame comes."""
