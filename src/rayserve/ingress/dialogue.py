@@ -1,6 +1,7 @@
 """What a client and an app say to each other over one WebSocket, sans-I/O.
 
     bytes of the client ─► feed ─► websockets.Protocol (RFC 6455) ─► whole messages, as they travel to the app
+                             └─ small whole messages with nothing before them: at once ─┘
     bytes for the client ◄─ writes ◄─ websockets.Protocol ◄─ MessageDecoder ◄─ say(bytes from the app)
 
 Clients' messages are checked and bounded here: over 1 MiB ends with 1009, text that is no UTF-8 with 1007, and broken
@@ -16,12 +17,48 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from rayserve.wire import messages
-from rayserve.wire.messages import ABNORMAL, MAX_MESSAGE, MessageDecoder
+from rayserve.wire.messages import ABNORMAL, BINARY, MAX_MESSAGE, TEXT, MessageDecoder
+
+try:  # it is compiled where websockets came as a wheel
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
 
 __all__ = ["Dialogue"]
 
 _QUIET: Final = logging.Logger("websockets", logging.WARNING)  # a line per connection would be too much
 _TOO_BIG, _NO_TEXT = 1009, 1007
+
+# The first byte of a frame that is a message by itself: FIN, no reserved bit, the opcode (RFC 6455 section 5.2).
+_KINDS: Final = {0x80 | Opcode.TEXT: TEXT, 0x80 | Opcode.BINARY: BINARY}
+_FIRST: Final = {kind: first for first, kind in _KINDS.items()}
+_MASKED: Final = 0x80
+_SMALL: Final = 126  # sizes from here on take more than the second byte
+_HEADER: Final = 6  # bytes before the payload of a small frame that is masked
+
+
+class _Protocol(Protocol):
+    """The careful way, and what it takes to go past it.
+
+    Attributes:
+        between: all bytes of the client belong to whole frames; the next one begins a frame.
+    """
+
+    between = True
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Take bytes of the client."""
+        self.between = False
+        super().receive_data(data)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a whole frame, which has left the reader's buffer."""
+        super().recv_frame(frame)
+        self.between = not self.reader.buffer
+
+    def send_small(self, kind: int, payload: bytes) -> None:
+        """Send a whole message of less than 126 bytes; no message may be under way."""
+        self.writes.append(bytes((_FIRST[kind], len(payload))) + payload)
 
 
 class Dialogue:
@@ -32,15 +69,21 @@ class Dialogue:
     def __init__(self) -> None:
         """Start where neither side has said anything."""
         # Only single frames are limited there: beside a long message in fragments its limit would forbid pings.
-        self._protocol = Protocol(Side.SERVER, max_size=(None, MAX_MESSAGE), logger=_QUIET)
+        self._protocol = _Protocol(Side.SERVER, max_size=(None, MAX_MESSAGE), logger=_QUIET)
         self._decoder = MessageDecoder()
-        self._kind = 0
-        self._long = bytearray()  # of the client's message that comes in fragments
+        self._kind = 0  # of the client's message that comes in fragments
+        self._long = bytearray()  # its bytes so far
 
     @property
     def open(self) -> bool:
         """Whether neither side has closed."""
         return self._protocol.state is State.OPEN
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open and nothing is to be sent to the client."""
+        protocol = self._protocol
+        return protocol.state is State.OPEN and not protocol.writes
 
     @property
     def end(self) -> tuple[int, str] | None:
@@ -61,18 +104,48 @@ class Dialogue:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the client; return the messages they complete, encoded for the app."""
-        self._protocol.receive_data(data)
         whole: list[bytes] = []
+        taken = self._take_small(data, whole)
+        if taken < len(data):
+            self._take(data[taken:] if taken else data, whole)
+        return whole[0] if len(whole) == 1 else b"".join(whole)
+
+    def _take_small(self, data: bytes, whole: list[bytes]) -> int:
+        """Add the messages that `data` begins with to `whole`, as long as they are small; return their size in `data`.
+
+        What is not a whole message in one right frame is left to `_take`, and so is everything behind it.
+        """
+        protocol = self._protocol
+        if self._kind or not protocol.between or protocol.state is not State.OPEN:
+            return 0
+        position, end = 0, len(data)
+        while end - position >= _HEADER:
+            kind, size = _KINDS.get(data[position]), data[position + 1] - _MASKED
+            start = position + _HEADER
+            if kind is None or not 0 <= size < _SMALL or start + size > end:
+                break
+            payload = apply_mask(data[start : start + size], data[start - 4 : start])
+            if kind == TEXT:
+                try:
+                    str(payload, "utf-8")
+                except UnicodeDecodeError:
+                    break
+            whole.append(messages.encode_message(kind, payload))
+            position = start + size
+        return position
+
+    def _take(self, data: bytes, whole: list[bytes]) -> None:
+        """Add the messages that `data` completes to `whole`, whatever it is."""
+        self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
             if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT) and not self._gather(event, whole):
                 break
-        return whole[0] if len(whole) == 1 else b"".join(whole)
 
     def _gather(self, frame: Frame, whole: list[bytes]) -> bool:
         """Add the message that `frame` completes to `whole`; False if it broke a rule, which ends the dialogue."""
         if frame.opcode is not Opcode.CONT:
-            self._kind = messages.TEXT if frame.opcode is Opcode.TEXT else messages.BINARY
+            self._kind = TEXT if frame.opcode is Opcode.TEXT else BINARY
         payload = frame.data
         if self._long or not frame.fin:
             if len(self._long) + len(payload) > MAX_MESSAGE:
@@ -82,13 +155,14 @@ class Dialogue:
             if not frame.fin:
                 return True
             payload, self._long = self._long, bytearray()
-        if self._kind == messages.TEXT:
+        kind, self._kind = self._kind, 0
+        if kind == TEXT:
             try:
                 str(payload, "utf-8")
             except UnicodeDecodeError as error:
                 self._break_off(_NO_TEXT, f"invalid UTF-8 at byte {error.start}")
                 return False
-        whole.append(messages.encode_message(self._kind, payload))
+        whole.append(messages.encode_message(kind, payload))
         return True
 
     def _break_off(self, code: int, why: str) -> None:
@@ -115,9 +189,11 @@ class Dialogue:
             if kind == messages.CLOSE:
                 self.close(*messages.read_close(payload))
                 return
-            if not first:
+            if first and last and len(payload) < _SMALL:
+                protocol.send_small(kind, payload)
+            elif not first:
                 protocol.send_continuation(payload, last)
-            elif kind == messages.TEXT:
+            elif kind == TEXT:
                 protocol.send_text(payload, last)
             else:
                 protocol.send_binary(payload, last)

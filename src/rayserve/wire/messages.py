@@ -10,7 +10,7 @@ the other one has not promised to keep small. Nothing follows a CLOSE.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from rayserve.wire.codec import Violation
 
@@ -38,26 +38,17 @@ LEAVE_S: Final = 3.0  # how long a client that was asked to leave may take, unti
 _HEADER: Final = Struct("<BI")
 _CODE: Final = Struct("<H")
 _SIZE: Final = _HEADER.size
+_pack = _HEADER.pack
+_unpack = _HEADER.unpack_from
 _WHOLE: Final = 64 * 1024
 _MAX_REASON: Final = 123  # bytes: a control frame holds 125 with the code (section 5.5)
 _RESERVED: Final = frozenset((1004, 1005, 1006))
 _MOST: Final = 0xFFFFFFFF
 
 
-class Piece(NamedTuple):
-    """A message, or a part of a long one.
-
-    Attributes:
-        kind: TEXT, BINARY or CLOSE.
-        payload: its bytes; those of a TEXT may end inside of a character if more follow.
-        first: it begins the message.
-        last: it ends the message.
-    """
-
-    kind: int
-    payload: bytes
-    first: bool = True
-    last: bool = True
+# A message, or a part of a long one: kind, payload (that of a TEXT may end inside of a character if more follow),
+# whether it begins the message, whether it ends it. A plain tuple: one is made for every message.
+Piece = tuple[int, bytes, bool, bool]
 
 
 def encode_message(kind: int, payload: bytes | bytearray | memoryview) -> bytes:
@@ -68,13 +59,13 @@ def encode_message(kind: int, payload: bytes | bytearray | memoryview) -> bytes:
     """
     if len(payload) > _MOST:
         raise ValueError(f"a message of {len(payload)} bytes; at most {_MOST}, send it in parts")
-    return b"".join((_HEADER.pack(kind, len(payload)), payload))
+    return _pack(kind, len(payload)) + payload
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
     """Return a CLOSE; a reason too long for a WebSocket is cut."""
     payload = _CODE.pack(code) + shortened(reason).encode("utf-8")
-    return _HEADER.pack(CLOSE, len(payload)) + payload
+    return _pack(CLOSE, len(payload)) + payload
 
 
 def read_close(payload: bytes) -> tuple[int, str]:
@@ -125,21 +116,21 @@ class MessageDecoder:
         if self._left:
             position = min(self._left, end)
             self._left -= position
-            pieces.append(Piece(self._kind, bytes(data[:position]), False, not self._left))
+            pieces.append((self._kind, bytes(data[:position]), False, not self._left))
         while end - position >= _SIZE:
-            kind, length = _HEADER.unpack_from(data, position)
+            kind, length = _unpack(data, position)
             if not TEXT <= kind <= CLOSE or length > self._most or (kind == CLOSE and length > _WHOLE):
                 raise Violation(f"impossible message: kind {kind}, length {length}")
             start = position + _SIZE
             position = start + length
             if position <= end:
-                pieces.append(Piece(kind, bytes(data[start:position])))
+                pieces.append((kind, bytes(data[start:position]), True, True))
             elif length <= _WHOLE:
                 position = start - _SIZE
                 break
             else:
                 self._kind, self._left = kind, position - end
-                pieces.append(Piece(kind, bytes(data[start:end]), True, False))
+                pieces.append((kind, bytes(data[start:end]), True, False))
                 position = end
         if position < end:
             self._kept += data[position:]
