@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from io import BytesIO
 
@@ -79,3 +80,71 @@ def test_a_reader_is_held_until_there_is_something() -> None:
 
     assert stream.readall() == b"came"
     assert held == [stream]
+
+
+class Late(Inflow):
+    """Something comes from another thread just after the reader has looked for the nth time."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(lambda size: None)
+        self.looks_left = after
+
+    @property
+    def ready(self) -> bool:
+        ready = super().ready
+        self.looks_left -= 1
+        if not self.looks_left:
+            feeder = threading.Thread(target=self.feed, args=(b"late", True))
+            feeder.start()
+            feeder.join()
+        return ready
+
+
+def read_in_a_thread(late: Inflow) -> bytes:
+    return late.readall()
+
+
+def read_on_a_loop(late: Inflow) -> bytes:
+    return asyncio.run(late.next_piece())
+
+
+@pytest.mark.parametrize(
+    ("read", "after"),
+    [*((read_in_a_thread, after) for after in (1, 2)), *((read_on_a_loop, after) for after in (1, 2, 3))],
+)
+def test_what_comes_while_the_reader_goes_to_wait_is_not_missed(read: Callable[[Inflow], bytes], after: int) -> None:
+    late = Late(after)
+
+    assert read(late) == b"late"
+    assert late.looks_left < 0, "it was looked for often enough"
+
+
+@pytest.mark.parametrize("on_the_loop", [True, False])
+def test_a_cut_ends_the_wait(on_the_loop: bool) -> None:
+    stream = Inflow(lambda size: None)
+
+    async def read() -> None:
+        loop = asyncio.get_running_loop()
+        if on_the_loop:
+            loop.call_soon(stream.cut, "it broke off")
+        else:
+            loop.call_soon(threading.Thread(target=stream.cut, args=("it broke off",)).start)
+        with pytest.raises(Broken, match="it broke off"):
+            await stream.next_piece()
+
+    asyncio.run(read())
+
+
+def test_a_reader_that_was_cancelled_costs_no_piece() -> None:
+    async def read() -> list[bytes]:
+        stream = Inflow(lambda size: None)
+        first = asyncio.ensure_future(stream.next_piece())
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        stream.feed(b"one", False)
+        pieces = [await stream.next_piece()]
+        asyncio.get_running_loop().call_soon(stream.feed, b"two", True)
+        return [*pieces, await stream.next_piece(), await stream.next_piece()]
+
+    assert asyncio.run(read()) == [b"one", b"two", b""]

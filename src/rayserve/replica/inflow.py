@@ -4,21 +4,27 @@
 
 The router may be at most its credit ahead of user code; what was taken is granted back in steps. A body that breaks
 off raises `Broken` behind its last byte: user code never takes a short body for a whole one.
+
+No lock is taken for a piece. Who feeds adds it and then looks for a waiting reader; who reads says that it waits and
+then looks for a piece: one of the two always sees the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 __all__ = ["Broken", "Inflow", "Stream"]
 
 _GRANT_STEP: Final = 64 * 1024
 _BUFFER: Final = 64 * 1024
+_ALL: Final = 1 << 62
 
 
 class Broken(ConnectionError):
@@ -42,30 +48,28 @@ class Inflow(io.RawIOBase):
         self._ended = False
         self._broken = ""
         self._owed = 0
-        self._changed = threading.Condition()
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._wake: Callable[[], object] | None = None  # the one reader waits; only it takes this away again
 
     # -- the reading thread's side --------------------------------------------------------------------
 
     def feed(self, piece: bytes | memoryview, end: bool) -> None:
         """Add bytes that came, and whether they are the last."""
-        with self._changed:
-            if piece:
-                self._held.append(bytes(piece))
-            self._ended = self._ended or end
-            self._changed.notify_all()
-            waiter, self._waiter = self._waiter, None
-        _wake(waiter)
+        if piece:
+            self._held.append(bytes(piece))
+        if end:
+            self._ended = True
+        wake = self._wake
+        if wake is not None:
+            wake()
 
     def cut(self, why: str) -> None:
         """Let no more come: behind what is here, reads raise `Broken`. A body that is whole stays so."""
-        with self._changed:
-            if self._ended:
-                return
-            self._broken = why
-            self._changed.notify_all()
-            waiter, self._waiter = self._waiter, None
-        _wake(waiter)
+        if self._ended:
+            return
+        self._broken = why
+        wake = self._wake
+        if wake is not None:
+            wake()
 
     # -- sync user code -------------------------------------------------------------------------------
 
@@ -76,9 +80,12 @@ class Inflow(io.RawIOBase):
 
     def wait(self) -> None:
         """Wait until `ready`, on a thread that has nothing to do with what feeds us."""
-        with self._changed:
-            while not self.ready:
-                self._changed.wait()
+        changed = threading.Event()
+        self._wake = changed.set
+        while not self.ready:
+            changed.wait()
+            changed.clear()
+        self._wake = None
 
     def readable(self) -> bool:
         """Return True."""
@@ -100,15 +107,12 @@ class Inflow(io.RawIOBase):
         Raises:
             Broken: it will never be whole.
         """
-        return b"".join(iter(lambda: self._next(1 << 62), b""))
+        return b"".join(iter(lambda: self._next(_ALL), b""))
 
     def _next(self, most: int) -> bytes:
         if not self.ready:
             (self._hold or Inflow.wait)(self)
-        with self._changed:
-            piece = self._take(most)
-        self._taken(len(piece))
-        return piece
+        return self._take(most)
 
     # -- async user code ------------------------------------------------------------------------------
 
@@ -118,17 +122,18 @@ class Inflow(io.RawIOBase):
         Raises:
             Broken: it will never be whole.
         """
-        while True:
-            with self._changed:
-                if self.ready:
-                    piece = self._take(1 << 62)
-                    break
-                loop = asyncio.get_running_loop()
-                future: asyncio.Future[None] = loop.create_future()
-                self._waiter = (loop, future)
-            await future
-        self._taken(len(piece))
-        return piece
+        if not self.ready:
+            await self._until_ready()
+        return self._take(_ALL)
+
+    async def _until_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.ready:
+            future: asyncio.Future[None] = loop.create_future()
+            self._wake = partial(_set, loop, future)
+            if not self.ready:
+                await future
+        self._wake = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it arrives."""
@@ -145,19 +150,20 @@ class Inflow(io.RawIOBase):
             if self._broken:
                 raise Broken(self._broken)
             return b""
-        piece, start = self._held[0], self._offset
+        start, piece = self._offset, self._held[0]
         if len(piece) - start > most:
             self._offset = start + most
-            return piece[start : start + most]
-        self._held.popleft()
-        self._offset = 0
-        return piece[start:]
-
-    def _taken(self, size: int) -> None:
-        self._owed += size
+            piece = piece[start : start + most]
+        else:
+            self._held.popleft()
+            if start:
+                self._offset = 0
+                piece = piece[start:]
+        self._owed += len(piece)
         if self._owed >= _GRANT_STEP:
             owed, self._owed = self._owed, 0
             self._grant(owed)
+        return piece
 
 
 class Stream(io.BufferedReader):
@@ -176,19 +182,15 @@ class Stream(io.BufferedReader):
         return aiter(self._inflow)
 
 
-def _wake(waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None) -> None:
-    if waiter is None:
-        return
-    loop, future = waiter
-
-    def done() -> None:
-        if not future.done():
-            future.set_result(None)
-
+def _set(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Let a reader on `loop` go on; from any thread."""
     if asyncio._get_running_loop() is loop:  # it reads the sockets itself: no need to wake it by its pipe
-        done()
+        _set_here(future)
         return
-    try:
-        loop.call_soon_threadsafe(done)
-    except RuntimeError:  # the loop is closed: nobody reads any more
-        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+        loop.call_soon_threadsafe(_set_here, future)
+
+
+def _set_here(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

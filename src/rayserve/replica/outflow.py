@@ -20,6 +20,7 @@ from rayserve.wire.link import Link
 __all__ = ["Outflow"]
 
 _MOST_CREDIT: Final = 1 << 30
+_SMALL: Final = 4096  # up to this it is cheaper to copy bytes than to send them beside their header
 
 
 class Outflow:
@@ -62,6 +63,8 @@ class Outflow:
         """
         with self._lock:
             if self.over:
+                return True
+            if not (end or self._size) and len(parts) == 1 and self._send_at_once(parts[0]):
                 return True
             for part in parts:
                 view = memoryview(part).cast("B")
@@ -112,6 +115,14 @@ class Outflow:
                 return False
             self._wake = wake
             return True
+
+    def _send_at_once(self, part: bytes | memoryview) -> bool:
+        """Send small bytes with nothing before them as one frame; False if that is not what they are."""
+        if not isinstance(part, bytes) or not 0 < len(part) <= min(_SMALL, self._credit):
+            return False
+        self._credit -= len(part)
+        self._link.send(data_header(self._stream, 0, len(part), self._load()) + part)
+        return True
 
     def _pump(self) -> None:
         while self._size and self._credit:

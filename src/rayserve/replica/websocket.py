@@ -100,10 +100,11 @@ class Socket:
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        await self._breathe()
-        inflow = self.work.inflow
+        self._turn += 1
+        if self._turn >= TURN_CHUNKS:
+            await self._breathe()
         while not self._messages and self._closed is None:
-            await self._gather(inflow)
+            await self._gather(self.work.inflow)
         if self._closed is None:
             kind, payload = self._messages.popleft()
             if kind == TEXT:
@@ -116,6 +117,8 @@ class Socket:
 
     async def _gather(self, inflow: Inflow | None) -> None:
         """Wait for the next bytes, and take them apart."""
+        if inflow is not None and not inflow.ready:
+            self._turn = 0  # others have theirs while this one waits
         try:
             data = b"" if inflow is None else await inflow.next_piece()
         except Broken:
@@ -134,10 +137,8 @@ class Socket:
 
     async def _breathe(self) -> None:
         """Let others on the loop have a turn."""
-        self._turn += 1
-        if self._turn >= TURN_CHUNKS:
-            self._turn = 0
-            await asyncio.sleep(0)
+        self._turn = 0
+        await asyncio.sleep(0)
 
     # -- out ----------------------------------------------------------------------------------------
 
@@ -152,7 +153,11 @@ class Socket:
         if self.work.cancelled or self.work.ended:
             raise Disconnected("the client of this WebSocket is gone")
         if self._outflow is not None:
-            await self._send_on(kind, message, self._outflow)
+            if not self._send_on(kind, message, self._outflow):
+                await until_clear(self._outflow)
+            self._turn += 1
+            if self._turn >= TURN_CHUNKS:
+                await self._breathe()
         elif self._done:
             raise RuntimeError(f"the app sent {kind!r} after it had denied the WebSocket")
         elif kind == "websocket.http.response.start" and self._denial is None:
@@ -183,16 +188,16 @@ class Socket:
         if self._leaving:
             self._ask_to_leave(self._outflow)
 
-    async def _send_on(self, kind: str, message: Message, outflow: Outflow) -> None:
-        """Take a message after the accept."""
+    def _send_on(self, kind: str, message: Message, outflow: Outflow) -> bool:
+        """Take a message after the accept; return whether the app may go on at once."""
         if kind == "websocket.close":
-            if self._closed is None:
-                code, reason = int(message.get("code") or NORMAL), message.get("reason") or ""
-                if not is_sendable(code):
-                    raise ValueError(f"a WebSocket cannot be closed with code {code}; take 1000 or one of 3000 to 4999")
-                self._closed = code, reason
-                await self._push(outflow, messages.encode_close(code, reason))
-            return  # both sides may close at once
+            if self._closed is not None:
+                return True  # both sides may close at once
+            code, reason = int(message.get("code") or NORMAL), message.get("reason") or ""
+            if not is_sendable(code):
+                raise ValueError(f"a WebSocket cannot be closed with code {code}; take 1000 or one of 3000 to 4999")
+            self._closed = code, reason
+            return self._push(outflow, messages.encode_close(code, reason))
         if kind != "websocket.send":
             raise RuntimeError(f"the app sent {kind!r} after websocket.accept")
         if self._closed is not None:
@@ -204,16 +209,14 @@ class Socket:
             data = messages.encode_message(BINARY, message["bytes"])
         else:
             raise RuntimeError("the app sent websocket.send with neither text nor bytes")
-        if not self._leaving:  # nothing may follow the close that the client got; the app hears of it by `receive`
-            await self._push(outflow, data)
-        await self._breathe()
+        # Nothing may follow the close that a client got which was asked to leave; the app hears of it by `receive`.
+        return self._leaving or self._push(outflow, data)
 
-    async def _push(self, outflow: Outflow, data: bytes) -> None:
+    def _push(self, outflow: Outflow, data: bytes) -> bool:
         session = self.work.session
         clear = outflow.push([data])
         session.dirty(session.link)
-        if not clear:
-            await until_clear(outflow)
+        return clear
 
     def _deny(self, status: int, headers: bytes, body: bytes) -> None:
         if not 200 <= status <= 599:
