@@ -28,6 +28,8 @@ _STUCK_S: Final = 30.0  # how long a client may take nothing, and an app none of
 _CLOSE_S: Final = 10.0  # how long a client may take to answer our close
 _LINGER_S: Final = 2.0  # how long what a client sends behind the end is read and dropped
 
+_GRANT_STEP: Final = 64 * 1024  # a quarter of the credit: the app never waits, and most messages cost no grant
+
 _PING, _TAKE, _CLOSING, _END, _LEFT = "ping", "take", "closing", "end", "left"
 
 
@@ -49,7 +51,7 @@ class WebSocket(Watched, asyncio.Protocol):
         self._alive = True  # something came since the last ping
         self._stuck = False  # the client does not take its messages; the transport's buffer is full
         self._level = math.inf  # bytes in that buffer at the last look
-        self._owed = 0  # bytes from the app that the client has not taken
+        self._owed = 0  # bytes from the app not yet granted back: too few, or the client has not taken them
         self._told = False  # the app was told of the client's end
         self._held = 0  # bytes of the client's messages that wait here, as counted in the site's
         self._leaving = ""  # why the client was asked to leave
@@ -81,26 +83,28 @@ class WebSocket(Watched, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
         self._alive = True
-        said = self._dialogue.feed(data)
-        upload = self._call.upload
+        dialogue, upload = self._dialogue, self._call.upload
+        said = dialogue.feed(data)
         if said and upload is not None and not self._told:
             upload.push(said)
             self._site.router.pump(self._call)
             if upload.size:
                 self._read(False)
         if self._count() > 0 and self._site.held > self._site.options.max_buffered_bytes:
-            self._dialogue.give_up(CROWDED, "this server holds too many bytes already, try again later")
-        self._write()
-        if self._dialogue.end is not None:
-            self._tell(*self._dialogue.end)
+            dialogue.give_up(CROWDED, "this server holds too many bytes already, try again later")
+        if not dialogue.idle:
+            self._write()
+            if dialogue.end is not None:
+                self._tell(*dialogue.end)
 
     def _count(self) -> int:
         """Count what is held for this client; return by how much it grew."""
         upload = self._call.upload
         waiting = upload.size if upload is not None and not self._over else 0
         grew = waiting + (0 if self._lost else self._dialogue.held) - self._held
-        self._held += grew
-        self._site.held += grew
+        if grew:
+            self._held += grew
+            self._site.held += grew
         return grew
 
     def _read(self, on: bool) -> None:
@@ -162,10 +166,9 @@ class WebSocket(Watched, asyncio.Protocol):
             self._close(NORMAL)
             return
         self._write()
-        if self._stuck and not self._lost:
-            self._owed += len(piece)
-        else:
-            self._site.router.grant(self._call, len(piece))
+        self._owed += len(piece)
+        if self._owed >= _GRANT_STEP and (self._lost or not self._stuck):
+            self._pay()
 
     def lost(self, reason: str) -> None:
         """Hear that the call failed: the app raised, its replica died or leaves, or this process stops."""
@@ -206,6 +209,10 @@ class WebSocket(Watched, asyncio.Protocol):
         """Hear that the client has caught up."""
         self._stuck = False
         self.lift(_TAKE)
+        self._pay()
+
+    def _pay(self) -> None:
+        """Grant the app the credit for what the client has taken."""
         owed, self._owed = self._owed, 0
         if owed and not self._over:
             self._site.router.grant(self._call, owed)

@@ -65,6 +65,22 @@ class Upload:
     def take(self, most: int) -> list[bytes | memoryview]:
         """Return the next pieces, at most `most` bytes and never more than the credit; they count as sent."""
         left = min(most, self.credit)
+        if self.size <= left and not self.offset:
+            parts = self.kept[self.next :] if self.next else self.kept.copy()
+            self.credit -= self.size
+            self.size = 0
+            self.next = len(self.kept)
+        else:
+            parts = self._cut(left)
+        if self.granted and self.next:
+            del self.kept[: self.next]
+            self.next = 0
+        elif self.next > _MANY:
+            self.kept[: self.next] = [b"".join(self.kept[: self.next])]
+            self.next = 1
+        return parts
+
+    def _cut(self, left: int) -> list[bytes | memoryview]:
         parts: list[bytes | memoryview] = []
         while left and self.next < len(self.kept):
             piece = self.kept[self.next]
@@ -81,20 +97,15 @@ class Upload:
             left -= taken
             self.credit -= taken
             self.size -= taken
-        if self.granted and self.next:
-            del self.kept[: self.next]
-            self.next = 0
-        elif self.next > _MANY:
-            self.kept[: self.next] = [b"".join(self.kept[: self.next])]
-            self.next = 1
         return parts
 
     def frames(self, stream: int) -> Iterator[list[bytes | memoryview]]:
         """Yield DATA frames for `stream` as far as credit allows, each as buffers to be sent in a row."""
         while (self.credit and self.size) or (self.ended and not self.size and not self.sealed):
+            size = self.size
             parts = self.take(MAX_DATA)
+            size -= self.size
             self.sealed = self.ended and not self.size
-            size = sum(len(part) for part in parts)
             yield [data_header(stream, END if self.sealed else 0, size), *parts]
 
     def rewind(self) -> None:
