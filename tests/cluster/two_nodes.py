@@ -67,7 +67,7 @@ def main() -> None:
         seen["nodes"] = sorted(both)
         seen["by http"] = {node: answers(url) for node, url in both.items()}
         seen["by handle"] = sorted({serve.get_handle("where").remote().result(20) for _ in range(24)})
-        seen["large bodies"] = {node: answers(url, "/size", 8, b"x" * 3_000_000) for node, url in both.items()}
+        seen["large bodies"] = {node: answers(url, "/size", body=b"x" * 3_000_000) for node, url in both.items()}
 
         cluster.remove_node(second, allow_graceful=False)
         kept = until(lambda: urls() if len(urls()) == 1 else None, "the lost node is noticed")
