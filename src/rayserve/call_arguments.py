@@ -51,18 +51,25 @@ def packed(endpoint: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     """
     try:
         sizes, parts = values.pack((args, kwargs), by_value)
-        # Pickled outside of Ray's own calls, a reference would keep its value in the store for ever.
-        if "ray" in sys.modules and _may_refer(parts[0]) and holds_object_ref((args, kwargs)):
-            raise InvalidTypeError(
-                "an ObjectRef can be an argument, not part of one; pass it as a top-level argument, or ray.get it first"
-            )
+        may_refer = _may_refer(parts[0])
     except RayServeException:
         raise
     except Exception as error:
+        _refuse_references(args, kwargs)  # Ray refuses some of them itself, in words that help nobody here
         raise InvalidTypeError(
             f"an argument of the call to endpoint {endpoint!r} cannot be pickled: {error}"
         ) from error
+    if may_refer:
+        _refuse_references(args, kwargs)
     return sizes, parts
+
+
+def _refuse_references(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse references within arguments: pickled outside of Ray's calls, one would keep its value for ever."""
+    if "ray" in sys.modules and holds_object_ref((args, kwargs)):
+        raise InvalidTypeError(
+            "an ObjectRef can be an argument, not part of one; pass it as a top-level argument, or ray.get it first"
+        )
 
 
 def _may_refer(pickled: bytes | memoryview) -> bool:

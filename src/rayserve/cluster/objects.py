@@ -38,6 +38,8 @@ def holds_object_ref(value: Any) -> bool:
         pickler(BytesIO(), protocol=5, buffer_callback=lambda _: None).dump(value)
     except Found:
         return True
+    except Exception:  # what cannot be pickled takes nothing along
+        return False
     return False
 
 
