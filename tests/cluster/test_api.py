@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 from tests.cluster.models import Counter, Fragile, Pid, Slow, echo, instance
 from tests.conditions import eventually, is_gone
 from websockets.exceptions import ConnectionClosed
@@ -431,6 +432,17 @@ def test_case_30_verbs_and_handles_work_inside_a_replica(served: Instance, name:
 
 
 # -- cases 32 and 33: faults ---------------------------------------------------------------------------------
+
+
+def test_case_29_object_refs_go_in_and_come_out(served: Instance, name: str) -> None:
+    serve.create_backend(name, lambda number: number + 1)
+    serve.create_endpoint(name, backend=name)
+    handle = serve.get_handle(name)
+
+    assert handle.remote(ray.put(1)).result(20) == 2, "its value is the argument"
+    ref = handle.remote(2).to_object_ref()
+    assert ray.get(ref, timeout=20) == 3
+    assert handle.remote(ref).result(20) == 4
 
 
 def test_case_32_a_killed_controller_comes_back_with_everything(served: Instance, name: str) -> None:
