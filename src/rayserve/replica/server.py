@@ -1,10 +1,10 @@
-"""The replica's sockets: a listener per family, a session per link, one selector, read by one thread at a time.
+"""The replica's sockets: a listener per family, a session per link, one poller, read by one thread at a time.
 
-    selector ─► listener: accept ─► handshake, within a second ─► Session
-             ├► link: receive ─► Session.take ─► intake
-             └► wake pipe: another thread has something for the thread that leads
+    poller ─► listener: accept ─► handshake, within a second ─► Session
+           ├► link: receive ─► Session.take ─► intake
+           └► wake pipe: another thread has something for the thread that leads
 
-Whoever leads holds `lock` while it polls. `fileno()` is the selector's own descriptor, so an event
+Whoever leads holds `lock` while it polls. `fileno()` is the poller's own descriptor, so an event
 loop can watch all of this as one file and lead whenever nobody else does. Whatever a peer sends, or
 however it leaves, concerns its own link alone.
 """
@@ -16,7 +16,6 @@ import contextlib
 import errno
 import logging
 import os
-import selectors
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 from rayserve.replica.intake import Intake
+from rayserve.replica.poller import READ, WRITE, new_poller
 from rayserve.replica.session import Session
 from rayserve.wire import codec
 from rayserve.wire.board import Board
@@ -34,8 +34,6 @@ from rayserve.wire.sockets import accept
 __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
-_READ = selectors.EVENT_READ
-_WRITE = selectors.EVENT_WRITE
 _PAUSE_S: Final = 0.05
 
 
@@ -76,24 +74,23 @@ class Server:
         self._dirty = dirty
         self._run_dir = run_dir
         self._loop = loop
-        self._selector = selectors.DefaultSelector()
+        self._poller = new_poller()
+        self.fileno = self._poller.fileno  # readable when `poll` would find something to do
         self._scratch = bytearray(256 * 1024)
+        self._listeners: list[socket.socket] = []
         self._peers: dict[socket.socket, _Peer] = {}
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._told = 0.0  # when the log last heard of a failed accept
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
             end.setblocking(False)
-        self._selector.register(self._wake_out, _READ, self._woken)
-
-    def fileno(self) -> int:
-        """Return the selector's descriptor: readable when `poll` would find something to do."""
-        return self._selector.fileno()
+        self._poller.watch(self._wake_out.fileno(), self._woken)
 
     def listen(self, listener: socket.socket) -> None:
         """Accept links on `listener`, a bound and listening socket."""
         listener.setblocking(False)
-        self._selector.register(listener, _READ, lambda _mask: self._accept(listener))
+        self._poller.watch(listener.fileno(), lambda _events: self._accept(listener))
+        self._listeners.append(listener)
 
     def wake(self) -> None:
         """Make the thread that leads return from `poll`; from any thread."""
@@ -106,8 +103,7 @@ class Server:
         Args:
             timeout_s: how long to wait; None: until something comes.
         """
-        for key, mask in self._selector.select(timeout_s):
-            key.data(mask)
+        self._poller.wait(timeout_s)
 
     def poll_until(self, done: Callable[[], bool]) -> None:
         """Lead until `done`; what makes it so comes on one of the sockets, whoever reads it."""
@@ -144,13 +140,12 @@ class Server:
             handshake = self._handshake(sock.family == socket.AF_UNIX)
             peer = self._peers[sock] = _Peer(Link(sock, self._scratch, handshake), handshake)
             peer.link.on_unsent = lambda: self._watch_writes(peer)
-            self._selector.register(sock, _READ, lambda mask: self._ready(peer, mask))
+            self._poller.watch(sock.fileno(), lambda events: self._ready(peer, events))
             self._loop.call_soon_threadsafe(self._loop.call_later, HANDSHAKE_S, self._overdue, peer)
         except Exception:  # no secret, no memory, no loop any more: this link cannot be, the others go on
             _log.exception("cannot serve a link")
             self._peers.pop(sock, None)
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(sock)
+            self._poller.forget(sock.fileno())
             sock.close()
 
     def _turn_away(self, listener: socket.socket, error: OSError) -> None:
@@ -180,18 +175,16 @@ class Server:
 
     def _watch_writes(self, peer: _Peer) -> None:
         """Have what waits on a link sent when its socket takes more; from any thread."""
-        with contextlib.suppress(KeyError, ValueError, OSError):  # closed meanwhile
-            key = self._selector.get_key(peer.link.sock)
-            if not key.events & _WRITE:
-                self._selector.modify(peer.link.sock, _READ | _WRITE, key.data)
+        with contextlib.suppress(OSError):  # closed meanwhile
+            self._poller.change(peer.link.sock.fileno(), READ | WRITE)
 
-    def _ready(self, peer: _Peer, mask: int) -> None:
+    def _ready(self, peer: _Peer, events: int) -> None:
         link = peer.link
-        if mask & _WRITE and link.flush():
-            self._selector.modify(link.sock, _READ, self._selector.get_key(link.sock).data)
-            if link.unsent:  # another thread has sent since, and saw that we watched
+        if events & WRITE and link.flush():
+            self._poller.change(link.sock.fileno(), READ)
+            if link.unsent:  # another thread has sent since, and its wish to watch may have come before our change
                 self._watch_writes(peer)
-        if not mask & _READ:
+        if not events & READ:
             return
         try:
             frames = link.receive()
@@ -220,8 +213,7 @@ class Server:
         return session
 
     def _lost(self, peer: _Peer) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(peer.link.sock)
+        self._poller.forget(peer.link.sock.fileno())
         self._peers.pop(peer.link.sock, None)
         peer.link.close()
         if peer.session is not None:
@@ -229,11 +221,9 @@ class Server:
 
     def close(self) -> None:
         """Close every socket; nobody may lead any more."""
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
-        self._wake_in.close()
-        self._selector.close()
+        for sock in (*self._listeners, *self._peers, self._wake_out, self._wake_in):
+            sock.close()
+        self._poller.close()
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rayserve.context import CallState
 from rayserve.wire.heads import Invoke, Open
 
@@ -25,16 +27,16 @@ class Running(CallState, gc=False):
     nested: set[Any] | None = None
 
 
-class Work:
+class Work(msgspec.Struct, eq=False):
     """One admitted call.
 
     Attributes:
         session: the link it came on.
         stream: its stream there.
         head: what it asks.
-        body: all of its body, once it is here.
         deadline: on the monotonic clock, seconds.
         slot: its place on the link's board; 0: a STARTED frame is wanted; None: the router need not know.
+        body: all of its body, once it is here.
         cancelled: the caller gave it up.
         ended: its terminal frame was sent or dropped; nothing more goes out.
         inflow: the body, where user code reads it while it arrives; then `body` stays empty.
@@ -47,31 +49,22 @@ class Work:
         on_cancel: called when it is given up while user code runs, or a batch forms around it.
     """
 
-    __slots__ = (
-        "body", "cancelled", "deadline", "ended", "head", "inflow", "item", "key", "on_cancel", "pieces", "queued",
-        "received", "session", "slot", "state", "stream",
-    )  # fmt: skip
-
-    def __init__(
-        self, session: Session, stream: int, head: Open | Invoke, deadline: float, slot: int | None, body: bytes
-    ) -> None:
-        """Make a call whose body is `body`, or still to come in pieces."""
-        self.session = session
-        self.stream = stream
-        self.head = head
-        self.body: bytes | bytearray = body
-        self.deadline = deadline
-        self.slot = slot
-        self.cancelled = False
-        self.ended = False
-        self.inflow: Inflow | None = None
-        self.pieces: list[bytes | memoryview] = []
-        self.received = 0
-        self.queued = False
-        self.state: Running | None = None
-        self.item: Any = None
-        self.key: Any = None
-        self.on_cancel: Callable[[], None] | None = None
+    session: Session
+    stream: int
+    head: Open | Invoke
+    deadline: float
+    slot: int | None
+    body: bytes | bytearray
+    cancelled: bool = False
+    ended: bool = False
+    inflow: Inflow | None = None
+    pieces: list[bytes | memoryview] = []
+    received: int = 0
+    queued: bool = False
+    state: Running | None = None
+    item: Any = None
+    key: Any = None
+    on_cancel: Callable[[], None] | None = None
 
     def buffer(self, parts: int) -> bytes | memoryview:
         """Return the body of a Python call of so many parts; if arrays lie in it, as memory that they may write to."""

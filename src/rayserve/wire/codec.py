@@ -125,9 +125,14 @@ class Decoder:
             data = b"".join(self._kept)
             self._kept = []
             self._kept_size = 0
-        frames: list[Frame] = []
         position = 0
         end = len(data)
+        if not self._piece_left and end >= _SIZE:
+            length, stream, kind, flags, load, size = _unpack(data)
+            if length + _SIZE == end and kind != DATA and size <= length <= _MOST[kind]:  # one whole frame: most reads
+                size += _SIZE
+                return [(kind, flags, stream, load, data[_SIZE:size], data[size:])]
+        frames: list[Frame] = []
         if self._piece_left:
             position = self._continue(data, frames)
         while end - position >= _SIZE:
