@@ -10,6 +10,7 @@ here there is none while handlers are quick. Answers of quick calls that wait to
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from rayserve.replica.intake import Intake
 from rayserve.replica.invoke import Invoker
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
+from rayserve.replica.vigil import Vigil
 from rayserve.replica.work import Work
 from rayserve.wire.link import Link
 
@@ -50,6 +52,7 @@ class MainThread:
         self._jobs: deque[Callable[[], object]] = deque()
         self._last = 0.0
         self._dirty_since = 0.0  # when the call began whose answer is the first that waits
+        self._vigil = Vigil()
         self._watching = False
         self._leading = False
         self._stopped = False
@@ -105,9 +108,22 @@ class MainThread:
             with server.lock:
                 # Another thread may have read a call, or left a job, since we looked.
                 if not intake.queue and not self._jobs and not self._stopped:
-                    server.poll(None)
+                    self._await()
         self._main = 0  # from here on every answer is flushed by whoever makes it
         self._loop.call_soon_threadsafe(self._stop_leading)
+
+    def _await(self) -> None:
+        """Lead until something came: awake where that is likely to be soon, see `vigil`."""
+        intake, vigil = self._intake, self._vigil
+        vigil.begin(time.monotonic())
+        while vigil.lasts(time.monotonic()):
+            self.server.poll(0.0)
+            if intake.queue or self._jobs or self._stopped:
+                break
+            os.sched_yield()
+        else:
+            self.server.poll(None)
+        vigil.end(time.monotonic(), len(intake.queue))
 
     def _begin(self) -> None:
         """Note that user code has this thread now; the I/O thread watches for how long."""

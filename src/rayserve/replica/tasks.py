@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from rayserve.replica.invoke import Invoker
 from rayserve.replica.loop_batches import LoopBatches
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.server import Server
+from rayserve.replica.vigil import Vigil
 from rayserve.replica.watch import LoopWatch
 from rayserve.replica.work import Work
 from rayserve.wire.link import Link
@@ -63,6 +65,7 @@ class Tasks:
         self._main = threading.get_ident()
         self._context = contextvars.copy_context()
         self._dirty: set[Link] = set()
+        self._vigil = Vigil()
         self._running: set[object] = set()  # calls, batches' tasks, jobs of the thread and of `run_between`
         self._jobs: deque[Callable[[], Any]] = deque()
         self._pumping = False
@@ -86,6 +89,16 @@ class Tasks:
         dirty, self._dirty = self._dirty, set()
         for link in dirty:
             link.flush()
+        if not self._running:
+            self._vigil.begin(time.monotonic())
+            self._stay_awake()
+
+    def _stay_awake(self) -> None:
+        """Look for the next call in each turn of the loop, where it is likely to come soon; see `vigil`."""
+        if not self._intake.queue and not self._running and self._vigil.lasts(time.monotonic()):
+            os.sched_yield()
+            self._poll()
+            self._loop.call_soon(self._stay_awake)
 
     def ready(self) -> None:
         """Hear that a call is ready; called on the loop, which reads."""
@@ -147,6 +160,8 @@ class Tasks:
     def _poll(self) -> None:
         with self.server.lock:
             self.server.poll(0)
+        if self._intake.queue:
+            self._vigil.end(time.monotonic(), len(self._intake.queue))
 
     def enter(self, works: list[Work]) -> None:
         """Note what is about to start, just before user code is entered."""
