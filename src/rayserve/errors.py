@@ -76,6 +76,10 @@ class Reason(NamedTuple):
     status: int
     retriable: str
 
+    def retriable_if(self, ran: bool) -> str:
+        """Return `retriable`; with `ran`, the error befell a call made by user code that has begun for this one."""
+        return "unknown" if ran and self.retriable == "true" else self.retriable
+
 
 # The closed list of X-Serve-Reason. Clients and dashboards key on these words: never rename one.
 REASONS: dict[str, Reason] = {
@@ -187,10 +191,13 @@ class InvalidArgumentsError(HTTPError, ValueError):
 class CallError(RayServeException):
     """A call that ended without an answer from user code.
 
-    `reason` is one word of `REASONS` (or `"cancelled"`, which never crosses HTTP).
+    Attributes:
+        reason: one word of `REASONS` (or `"cancelled"`, which never crosses HTTP).
+        ran: it befell a call that was made by the called code, which has begun.
     """
 
     reason: ClassVar[str] = "internal"
+    ran: bool = False
 
     @property
     def status(self) -> int:
@@ -200,7 +207,7 @@ class CallError(RayServeException):
     @property
     def retriable(self) -> str:
         """`"true"`, `"false"` or `"unknown"`: whether sending the call again can help."""
-        return REASONS[self.reason].retriable if self.reason in REASONS else "unknown"
+        return REASONS[self.reason].retriable_if(self.ran) if self.reason in REASONS else "unknown"
 
 
 class BadRequestError(CallError, ValueError):

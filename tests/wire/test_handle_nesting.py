@@ -11,7 +11,7 @@ from tests.wire.mini import Mini
 
 from rayserve import handle as handles
 from rayserve.context import context
-from rayserve.errors import CallCancelledError, DeadlineError, HTTPError, UserCodeError
+from rayserve.errors import CallCancelledError, DeadlineError, HTTPError, QueueFullError, UserCodeError
 
 
 @pytest.fixture
@@ -241,3 +241,10 @@ def test_an_exception_passes_through_every_call_above_it(mini: Mini) -> None:
     handle = chain(mini, lambda: mini.handle("inner").remote().result(10), lambda: raising(Fussy, 1, why="deep"))
     with pytest.raises(Fussy, match="1: deep"):
         handle.remote().result(10)
+
+
+def test_a_refusal_below_does_not_promise_that_nothing_was_started(mini: Mini) -> None:
+    handle = chain(mini, lambda: raising(QueueFullError, "3 calls wait already"), lambda: None)
+    with pytest.raises(QueueFullError) as refused:
+        handle.remote().result(10)
+    assert (refused.value.retriable, QueueFullError("here").retriable) == ("unknown", "true")

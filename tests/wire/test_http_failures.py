@@ -11,7 +11,7 @@ import werkzeug.exceptions
 from tests.wire.http_client import Client, Reply, request
 from tests.wire.mini import Mini
 
-from rayserve.errors import REASONS, HTTPError
+from rayserve.errors import REASONS, HTTPError, QueueFullError
 
 
 class Strange:
@@ -46,7 +46,11 @@ def fine(request: Any) -> str:
     return "fine"
 
 
-HANDLERS = (boom, http_error, abort, system_exit, strange, nan, fine)
+def nested(request: Any) -> str:
+    raise QueueFullError("backend 'deeper': 3 calls wait already")
+
+
+HANDLERS = (boom, http_error, abort, system_exit, strange, nan, nested, fine)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,12 @@ def test_case_18_debug_shows_the_traceback(mini: Mini) -> None:
     assert detail.startswith("Traceback")
     assert detail.endswith("ValueError: secret of the handler\n")
     assert "in boom" in detail
+
+
+def test_a_refused_nested_call_does_not_promise_that_nothing_was_started(mini: Mini) -> None:
+    answer = ask(mini, "/plain/nested")
+
+    assert (answer.status, answer.reason, answer["x-serve-retriable"]) == (503, "queue_full", "unknown")
 
 
 def test_case_18_http_errors_are_the_handlers_own_answer(mini: Mini) -> None:

@@ -221,10 +221,17 @@ class Exchange(Call):
         status = failure.status or REASONS[reason].status
         debug = self.found is not None and self.found.endpoint.options.debug
         detail = failure.traceback if debug and failure.traceback else failure.detail
-        self.turn(status, reason, detail, failure.headers, retry_after_s, failure.body)
+        self.turn(status, reason, detail, failure.headers, retry_after_s, failure.body, failure.ran)
 
     def turn(
-        self, status: int, reason: str, detail: str, headers: bytes = b"", retry_after_s: int = 0, body: bytes = b""
+        self,
+        status: int,
+        reason: str,
+        detail: str,
+        headers: bytes = b"",
+        retry_after_s: int = 0,
+        body: bytes = b"",
+        ran: bool = False,
     ) -> None:
         """Answer with an error of ours, keeping the connection's order."""
         connection, request = self.connection, self.head
@@ -238,7 +245,7 @@ class Exchange(Call):
                 status,
                 reason,
                 detail,
-                REASONS[reason].retriable,
+                REASONS[reason].retriable_if(ran),
                 self.request_id,
                 headers=headers,
                 retry_after_s=retry_after_s,

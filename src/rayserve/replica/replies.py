@@ -169,7 +169,8 @@ class Replies:
         if isinstance(error, CallError) and not _is_its_own(work, error):
             if isinstance(error, BadResultError):
                 _log.error("request %s: %s", request_id, error)
-            return Failure(error.reason, str(error))
+            error.ran = True
+            return Failure(error.reason, str(error), ran=True)
         text = user_traceback(error)
         _log.error("request %s failed in user code:\n%s", request_id, text)
         if work.session.role == "handle":  # the exception goes along, with the notes of the calls below this one

@@ -119,6 +119,7 @@ class Failure(msgspec.Struct, array_like=True, gc=False):
         headers: rendered header block to add to the HTTP answer.
         traceback: user code's traceback, shown only if the endpoint's `debug` is on.
         body: a ready JSON body; b"" makes one of reason and detail.
+        ran: it befell a call made by user code, which has begun for this one.
     """
 
     reason: str
@@ -127,6 +128,7 @@ class Failure(msgspec.Struct, array_like=True, gc=False):
     headers: bytes = b""
     traceback: str = ""
     body: bytes = b""
+    ran: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode
