@@ -255,3 +255,36 @@ def test_a_refusal_does_not_make_a_router_hammer_the_replica(count: int) -> None
         stage.pass_time(10.0)
 
         assert asked == 1
+
+
+def test_what_others_hold_on_a_replica_is_asked_after_until_they_have_ended() -> None:
+    stage, puppet, other = two_routers(limit=8)
+    with stage:
+        foreign = [Probe() for _ in range(3)]
+        for call in foreign:
+            other.submit(call)
+        stage.settle()
+        held = [puppet.take() for _ in foreign]
+        mine = stage.call()
+        stage.settle()
+        work = puppet.take()
+        assert work is not None
+        puppet.answer(work)
+        stage.settle()
+        channel = stage.router.channel("a", "a1")
+        assert channel is not None
+        assert (mine.ends, channel.in_flight) == (["answered"], 3)
+
+        for each in held[:2]:
+            assert each is not None
+            puppet.answer(each)
+        stage.settle()
+        assert channel.in_flight == 3, "nobody has told"
+        stage.pass_time(0.3)
+        assert channel.in_flight == 1, "asked"
+        assert held[2] is not None
+        puppet.answer(held[2])
+        stage.pass_time(0.3)
+        assert channel.in_flight == 0, "and asked again"
+        stage.pass_time(2.0)  # the time for handshakes is over too
+        assert stage.loop.next_timer is None, "there is nothing left to ask"

@@ -295,6 +295,8 @@ class Channel:
         self._others = load - mine if load > mine else 0
         self.in_flight = mine + self._others
         self.limit = self._room + self._others
+        if self._others and not mine:
+            self.router.connector.doubt(self)
 
     def slot_free(self) -> None:
         """Use the room that ended streams left."""

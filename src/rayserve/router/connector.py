@@ -2,6 +2,9 @@
 
 unix socket on this node: connect, HELLO, calls behind it at once (the directory and the peer's uid are the guard)
 TCP to another node:      connect, HELLO, CHALLENGE, PROOF, WELCOME, ready; PING every 250 ms from then on
+
+A link on this node is asked too, for as long as its replica is thought to hold calls of others and we have none there:
+nothing else would say that they have ended.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _SUSPECT_S: Final = 1.5
 
 
 class Connector:
-    """Opens links, and watches those that cross the network."""
+    """Opens links, watches those that cross the network, and asks after news that no call brings."""
 
     def __init__(self, router: Router, node: str, instance: str, role: str, secret: bytes) -> None:
         """Make a connector for one router; see `Router` for the arguments."""
@@ -43,6 +46,7 @@ class Connector:
         self.secret = secret
         self._delays: dict[Channel, float] = {}  # of those that failed since they last worked
         self._heard: dict[Channel, float] = {}  # remote channels → when they last spoke
+        self._doubted: set[Channel] = set()  # to be asked how many calls their replicas hold
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Channel, asyncio.TimerHandle] = {}  # the next try, or the end of a handshake
         self._pinger: asyncio.TimerHandle | None = None
@@ -139,12 +143,22 @@ class Connector:
             self._heard[channel] = self._router.clock()
             channel.suspect = False
 
+    def doubt(self, channel: Channel) -> None:
+        """Hear that a replica holds calls of others and none of ours; ask again soon, it may have ended them."""
+        if channel not in self._heard:
+            self._doubted.add(channel)
+            self._watch()
+
     def _watch(self) -> None:
-        if self._pinger is None and self._heard:
+        if self._pinger is None and (self._heard or self._doubted):
             self._pinger = self._router.loop.call_later(_PING_S, self._ping)
 
     def _ping(self) -> None:
         self._pinger = None
+        doubted, self._doubted = self._doubted, set()
+        for channel in doubted:
+            if channel.link is not None and not channel.streams:
+                channel.link.send_now(codec.frame(codec.PING, 0))
         now = self._router.clock()
         for channel, heard in list(self._heard.items()):
             link = channel.link
