@@ -1,13 +1,14 @@
-"""A thread stays awake for the next call only where the last one came soon and nearly alone."""
+"""A thread stays awake for the next call only where the last ones came soon and nearly alone."""
 
 import pytest
 
-from rayserve.replica.vigil import FEW, VIGIL_S, Vigil
+from rayserve.replica.vigil import FEW, REST, SLEPT_S, VIGIL_S, Vigil
 
 
-def waited(vigil: Vigil, seconds: float, calls: int) -> None:
+def waited(vigil: Vigil, seconds: float, calls: int = 1) -> Vigil:
     vigil.begin(10.0)
     vigil.end(10.0 + seconds, calls)
+    return vigil
 
 
 def is_kept(vigil: Vigil, after_s: float = 0.0) -> bool:
@@ -21,31 +22,37 @@ def test_the_first_wait_is_slept_through() -> None:
 
 @pytest.mark.parametrize("calls", [1, FEW])
 def test_a_short_wait_for_few_calls_makes_the_next_a_vigil(calls: int) -> None:
-    vigil = Vigil()
-    waited(vigil, VIGIL_S / 2, calls)
-    assert is_kept(vigil)
+    assert is_kept(waited(Vigil(), SLEPT_S * 0.9, calls))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "calls"), [(VIGIL_S * 1.01, 1), (VIGIL_S / 2, FEW + 1), (VIGIL_S / 2, 0), (3600.0, 1)]
-)
-def test_a_long_wait_many_calls_or_none_end_the_vigils(seconds: float, calls: int) -> None:
-    vigil = Vigil()
-    waited(vigil, VIGIL_S / 2, 1)
-    waited(vigil, seconds, calls)
-    assert not is_kept(vigil)
+@pytest.mark.parametrize(("seconds", "calls"), [(SLEPT_S * 1.1, 1), (VIGIL_S / 2, FEW + 1), (VIGIL_S / 2, 0)])
+def test_a_long_wait_many_calls_or_none_make_no_vigil(seconds: float, calls: int) -> None:
+    assert not is_kept(waited(Vigil(), seconds, calls))
+
+
+def test_vigils_go_on_while_calls_come_during_them() -> None:
+    vigil = waited(Vigil(), VIGIL_S / 2)
+    for _ in range(100):
+        assert is_kept(waited(vigil, VIGIL_S / 2))
 
 
 def test_a_vigil_is_short() -> None:
-    vigil = Vigil()
-    waited(vigil, VIGIL_S / 2, 1)
+    vigil = waited(Vigil(), VIGIL_S / 2)
     assert is_kept(vigil, VIGIL_S * 0.9)
-    assert not is_kept(vigil, VIGIL_S * 1.01)
+    assert not is_kept(vigil, VIGIL_S * 1.1)
 
 
-def test_one_vigil_in_vain_is_the_last() -> None:
-    vigil = Vigil()
-    waited(vigil, VIGIL_S / 2, 1)
-    assert is_kept(vigil)
-    vigil.end(20.0 + 2 * VIGIL_S, 1)
-    assert not is_kept(vigil)
+@pytest.mark.parametrize(("seconds", "calls"), [(VIGIL_S * 1.1, 1), (3600.0, 1), (VIGIL_S / 2, FEW + 1)])
+def test_after_a_vigil_in_vain_many_short_waits_are_slept_through(seconds: float, calls: int) -> None:
+    vigil = waited(waited(Vigil(), VIGIL_S / 2), seconds, calls)
+    kept = [is_kept(waited(vigil, SLEPT_S * 0.9)) for _ in range(REST)]
+    assert kept == [False] * (REST - 1) + [True]
+
+
+def test_a_client_that_takes_longer_costs_few_vigils() -> None:
+    """Each of its requests comes just too late for a vigil, and soon enough to make one look worth while."""
+    vigil, kept = Vigil(), 0
+    for _ in range(1000):
+        kept += is_kept(vigil)
+        waited(vigil, SLEPT_S * 0.9)
+    assert 0 < kept <= 1000 // REST
