@@ -34,11 +34,15 @@ def handler(kind: str, steps: Steps) -> Any:
     """Return a batch handler of that kind; what is an Event in `steps` is waited for, all else yielded."""
 
     def sync(items: list[Any]) -> Iterator[Any]:
-        for step in steps(items):
-            if isinstance(step, threading.Event):
-                assert step.wait(20)
-            else:
-                yield step
+        running = steps(items)
+        try:
+            for step in running:
+                if isinstance(step, threading.Event):
+                    assert step.wait(20)
+                else:
+                    yield step
+        finally:  # the end of this generator need not be that of `running`: some 3.12 keep what a closed frame holds
+            running.close()  # type: ignore[attr-defined]
 
     async def on_loop(items: list[Any]) -> AsyncIterator[Any]:
         running = steps(items)
