@@ -14,6 +14,7 @@ import sys
 from types import ModuleType
 from typing import Any, Literal
 
+from rayserve.annotations import signature
 from rayserve.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["App", "asgi", "wsgi"]
@@ -121,7 +122,7 @@ def _is_factory(found: Any) -> bool:
     if not (inspect.isfunction(found) or inspect.isclass(found)):
         return False
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = signature(found).parameters.values()
     except (TypeError, ValueError):
         return False
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

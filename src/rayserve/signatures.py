@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, partialmethod
 from types import FunctionType, SimpleNamespace
-from typing import Any, Final, NamedTuple, get_args, get_type_hints
+from typing import Any, Final, ForwardRef, NamedTuple, get_type_hints
+
+from rayserve.annotations import declared, inside, replace, signature
 
 __all__ = ["Signature", "carried", "read"]
 
@@ -52,7 +54,7 @@ def read(func: Any, bound: bool) -> Signature | None:
         bound = True
     while True:
         try:
-            parameters = list(inspect.signature(func, follow_wrapped=False).parameters.values())
+            parameters = list(signature(func, follow_wrapped=False).parameters.values())
         except (TypeError, ValueError):  # a builtin that does not tell
             return None
         if not bound and parameters and parameters[0].kind in _POSITIONAL:
@@ -81,7 +83,7 @@ def carried(code: Any) -> Iterator[None]:
     """
     # cloudpickle would copy it, and a copy in a field of a dataclass counts as a default value.
     copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
-    undo: list[Callable[[], None]] = []
+    undo: list[Callable[[], object]] = []
     try:
         seen: set[int] = set()
         for func in _functions(code):
@@ -97,12 +99,8 @@ def _hints(func: Any) -> dict[str, Any]:
         return get_type_hints(func, include_extras=True)
     except Exception:  # annotations are expressions of the user's: they may raise anything
         pass
-    try:
-        annotations = dict(func.__annotations__)
-    except Exception:  # from Python 3.14 on they may run only now
-        return {}
     known = getattr(inspect.unwrap(func), "__globals__", {})
-    return {name: hint for name, one in annotations.items() for hint in _one_hint(one, known)}
+    return {name: hint for name, one in declared(func).items() for hint in _one_hint(one, known)}
 
 
 def _one_hint(annotation: Any, known: dict[str, Any]) -> list[Any]:
@@ -128,32 +126,27 @@ def _functions(code: Any) -> Iterator[FunctionType]:
         code = getattr(code, "__wrapped__", None)
 
 
-def _resolve(thing: Any, undo: list[Callable[[], None]], seen: set[int]) -> None:
-    """Resolve the annotations of a function or dataclass, and of the dataclasses they name."""
+def _resolve(thing: Any, undo: list[Callable[[], object]], seen: set[int]) -> None:
+    """Resolve the annotations of a function or dataclass, of its bases, and of the dataclasses they name."""
     if id(thing) in seen:
         return
     seen.add(id(thing))
-    is_class = isinstance(thing, type)
-    before = dict(vars(thing).get("__annotations__", {})) if is_class else dict(thing.__annotations__)
-    hints = _hints(thing)
+    for base in getattr(thing, "__bases__", ()):
+        if dataclasses.is_dataclass(base):
+            _resolve(base, undo, seen)
+    before, hints = declared(thing), _hints(thing)
     meant = {name: hints.get(name, annotation) for name, annotation in before.items()}
     if any(isinstance(one, str) for one in before.values()):
-        undo.append(partial(setattr, thing, "__annotations__", before))
-        thing.__annotations__ = meant
-    if is_class:
+        undo.append(replace(thing, meant))
+    if isinstance(thing, type):
         for field in dataclasses.fields(thing):
-            if isinstance(field.type, str) and field.name in hints:
+            # From Python 3.14 on a reference to a later class holds its whole module, which cannot be pickled.
+            if field.name in meant and any(isinstance(one, (str, ForwardRef)) for one in inside(field.type)):
                 undo.append(partial(setattr, field, "type", field.type))
-                field.type = hints[field.name]
+                field.type = meant[field.name]
     for hint in meant.values():
-        for inner in _inside(hint):
+        for inner in inside(hint):
             if isinstance(inner, type) and dataclasses.is_dataclass(inner):
                 _resolve(inner, undo, seen)
             elif getattr(inner, "__pydantic_complete__", True) is False:  # it names a model that came after it
                 inner.model_rebuild(raise_errors=False)
-
-
-def _inside(hint: Any) -> Iterator[Any]:
-    yield hint
-    for one in get_args(hint):
-        yield from _inside(one)

@@ -154,8 +154,9 @@ def _model_engine(kind: Any) -> Literal["pydantic", "msgspec"] | None:
 
 def _check_whole(kind: type[msgspec.Struct]) -> None:
     """Raise `InvalidTypeError` for a class that cloudpickle cannot carry: what arrives has no fields."""
-    declared = [one for one in vars(kind).get("__annotations__", {}).values() if "ClassVar" not in str(one)]
-    if declared and not kind.__struct_fields__:
+    structs = [base for base in kind.__mro__ if issubclass(base, msgspec.Struct)]
+    slots = {name for base in structs for name in vars(base).get("__slots__", ())}  # one per field, and these do arrive
+    if not slots <= {*kind.__struct_fields__, "__dict__", "__weakref__"}:
         raise InvalidTypeError(
             f'the msgspec model "{kind.__qualname__}" lost its fields on the way from the script that defines it; '
             "define it in a module that replicas can import, or make it a dataclass or a pydantic model"

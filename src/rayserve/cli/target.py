@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rayserve.annotations import signature
 from rayserve.cli.failure import UsageFailure, UserCodeFailure
 from rayserve.names import did_you_mean
 
@@ -68,9 +69,9 @@ def _checked(found: Any, target: str) -> Callable[[], object]:
     if inspect.iscoroutinefunction(found):
         raise UsageFailure(f"{target} is async; {_wanted(name)}")
     try:
-        inspect.signature(found).bind()
+        signature(found).bind()
     except TypeError:
-        parameters = ", ".join(inspect.signature(found).parameters)
+        parameters = ", ".join(signature(found).parameters)
         raise UsageFailure(f"{target} takes arguments ({parameters}); {_wanted(name)}") from None
     function: Callable[[], object] = found
     return function

@@ -6,9 +6,15 @@ User code and its arguments leave the driver as bytes: what is importable travel
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
+import io
+import sys
+from types import FunctionType
 from typing import Any
 
+from rayserve.annotations import declared, replace
 from rayserve.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["by_value", "check_picklable", "pickle", "unpickle"]
@@ -26,10 +32,8 @@ def pickle(value: Any, what: str) -> bytes:
     Raises:
         InvalidTypeError: it cannot be pickled; the message names the offending part and the way out.
     """
-    from ray import cloudpickle
-
     try:
-        data: bytes = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+        data = by_value(value)
     except Exception as error:  # a __reduce__ of user code may raise anything
         raise InvalidTypeError(
             f"{what} cannot be pickled: {_culprit(value)}: {_first_line(error)}; create such objects "
@@ -68,13 +72,11 @@ def check_picklable(values: tuple[Any, ...], what: str) -> None:
 
 def _culprit(value: Any) -> str:
     """Return words for the innermost part found that cannot be pickled, e.g. `the attribute "db", item 0 is a lock`."""
-    from ray import cloudpickle
-
     way, part = [], value
     for _ in range(10):  # depth; a deeper nest is named by its tenth level
         for label, child in _parts(part):
             try:
-                cloudpickle.dumps(child)  # type: ignore[no-untyped-call]
+                by_value(child)
             except Exception:  # this is the question asked, not a failure
                 way.append(label)
                 part = child
@@ -111,5 +113,30 @@ def by_value(value: Any, **options: Any) -> bytes:
     """Return `value` pickled with what `__main__` defines carried along; `options` are those of `pickle.dumps`."""
     from ray import cloudpickle
 
-    data: bytes = cloudpickle.dumps(value, **options)  # type: ignore[no-untyped-call]
-    return data
+    if sys.version_info < (3, 14):
+        data: bytes = cloudpickle.dumps(value, **options)  # type: ignore[no-untyped-call]
+        return data
+    with io.BytesIO() as file, contextlib.ExitStack() as undo:
+        _pickler()(file, undo, **options).dump(value)
+        return file.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:
+    """Return cloudpickle's pickler, made to pass over annotations that cannot be evaluated; see `annotations`."""
+    from ray import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):
+        def __init__(self, file: io.BytesIO, undo: contextlib.ExitStack, **options: Any) -> None:
+            super().__init__(file, **options)  # type: ignore[no-untyped-call]
+            self._undo = undo
+
+        def reducer_override(self, found: Any) -> Any:
+            if isinstance(found, FunctionType):
+                try:
+                    _ = found.__annotations__
+                except Exception:  # expressions of the user's may raise anything
+                    self._undo.callback(replace(found, declared(found)))
+            return super().reducer_override(found)  # type: ignore[no-untyped-call]
+
+    return Pickler

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from rayserve.annotations import signature
 from rayserve.apps import App
 from rayserve.batching import BatchMark, batch_of
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotFoundError
@@ -241,7 +242,7 @@ def _wants_request(func: Any, bound: bool) -> bool:
         bound = True
     while True:
         try:
-            parameters = list(inspect.signature(func, follow_wrapped=False).parameters.values())
+            parameters = list(signature(func, follow_wrapped=False).parameters.values())
         except (TypeError, ValueError):  # a builtin that does not tell
             return True
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL][0 if bound else 1 :]
