@@ -75,6 +75,7 @@ class Server:
         self._run_dir = run_dir
         self._loop = loop
         self._poller = new_poller()
+        self._changing = threading.Lock()  # around changes to what is watched of a link
         self.fileno = self._poller.fileno  # readable when `poll` would find something to do
         self._scratch = bytearray(256 * 1024)
         self._listeners: list[socket.socket] = []
@@ -174,16 +175,18 @@ class Server:
                 peer.link.sock.shutdown(socket.SHUT_RDWR)
 
     def _watch_writes(self, peer: _Peer) -> None:
-        """Have what waits on a link sent when its socket takes more; from any thread."""
-        with contextlib.suppress(OSError):  # closed meanwhile
-            self._poller.change(peer.link.sock.fileno(), READ | WRITE)
+        """Watch whether a link's socket takes more, as long as something waits for it; from any thread.
+
+        One thread at a time: else the one that saw nothing wait could have the last word, and what waits would wait for
+        ever.
+        """
+        with self._changing, contextlib.suppress(OSError):  # closed meanwhile
+            self._poller.change(peer.link.sock.fileno(), READ | WRITE if peer.link.unsent else READ)
 
     def _ready(self, peer: _Peer, events: int) -> None:
         link = peer.link
         if events & WRITE and link.flush():
-            self._poller.change(link.sock.fileno(), READ)
-            if link.unsent:  # another thread has sent since, and its wish to watch may have come before our change
-                self._watch_writes(peer)
+            self._watch_writes(peer)
         if not events & READ:
             return
         try:
@@ -213,7 +216,8 @@ class Server:
         return session
 
     def _lost(self, peer: _Peer) -> None:
-        self._poller.forget(peer.link.sock.fileno())
+        with self._changing:
+            self._poller.forget(peer.link.sock.fileno())
         self._peers.pop(peer.link.sock, None)
         peer.link.close()
         if peer.session is not None:
