@@ -17,9 +17,12 @@ from typing import Any, Literal
 from rayserve.annotations import signature
 from rayserve.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["App", "asgi", "wsgi"]
+__all__ = ["App", "asgi", "spoken_by", "wsgi"]
 
 Lifespan = Literal["auto", "on", "off"]
+
+# Both specifications name the parameters, and frameworks keep to the names.
+_CALLED_WITH = {("scope", "receive", "send"): "asgi", ("environ", "start_response"): "wsgi"}
 
 
 class App:
@@ -65,6 +68,7 @@ class App:
             found = found()
         if not callable(found):
             raise InvalidTypeError(f"{self._source!r} is no {self.kind.upper()} app but a {type(found).__name__}")
+        _check_spoken(found, self.kind)
         return found
 
 
@@ -115,6 +119,24 @@ def _check(app: Any, kind: str) -> None:
             raise InvalidValueError(f'serve.{kind}("{app}"): not of the form "module:app", like "shop.web:app"')
     elif isinstance(app, ModuleType) or not callable(app):
         raise InvalidTypeError(f'serve.{kind} takes an app, "module:app" or a factory, got {type(app).__name__}')
+    else:
+        _check_spoken(app, kind)
+
+
+def spoken_by(app: Any) -> str:
+    """Return "asgi" or "wsgi" if the parameters of `app` bear the names that this protocol gives them, else ""."""
+    try:
+        return _CALLED_WITH.get(tuple(inspect.signature(app).parameters), "")
+    except (TypeError, ValueError):  # not callable, or written in C
+        return ""
+
+
+def _check_spoken(app: Any, kind: str) -> None:
+    spoken = spoken_by(app)
+    if spoken and spoken != kind:
+        raise InvalidTypeError(
+            f"serve.{kind} got {type(app).__name__}, which speaks {spoken.upper()}; use serve.{spoken}"
+        )
 
 
 def _is_factory(found: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rayserve.apps import App
+from rayserve.apps import App, spoken_by
 from rayserve.cluster import connect
 from rayserve.cluster.pickling import pickle
 from rayserve.config import (
@@ -150,6 +150,7 @@ def create_backend(
     settings = parse_backend_config(config)
     options = check_actor_options(actor_options)
     kind = _kind_of(name, code)
+    _check_misplaced(name, code, kwargs)
     if kind == "app" and (args or kwargs):
         raise InvalidValueError(f'backend "{name}" is a web app, which takes no init arguments; use a factory')
     if kind == "function" and (args or kwargs):
@@ -214,6 +215,11 @@ def _kind_of(tag: str, code: object) -> str:
         return "path"
     if inspect.isclass(code):
         return "class"
+    if spoken := spoken_by(code):
+        raise InvalidTypeError(
+            f'backend "{tag}" got {_called(code)}, which is a whole {spoken.upper()} app; wrap it: '
+            f'create_backend("{tag}", serve.{spoken}(app))'
+        )
     if inspect.isroutine(code) or isinstance(code, functools.partial):
         return "function"  # a bound method takes its object along, a partial its arguments
     kind = type(code).__name__
@@ -222,6 +228,28 @@ def _kind_of(tag: str, code: object) -> str:
         f'backend "{tag}" must be a function, a class or "module:name", got an instance of {kind}'
         + (f"; {hint}" if hint else "")
     )
+
+
+def _called(code: object) -> str:
+    return f'the function "{code.__name__}"' if inspect.isfunction(code) else f"an instance of {type(code).__name__}"
+
+
+def _check_misplaced(tag: str, code: object, kwargs: Mapping[str, Any]) -> None:
+    """Refuse options of the backend among the arguments for its constructor, unless that asks for such."""
+    options = {key: value for key, value in kwargs.items() if key in BackendConfig.model_fields}
+    if not options or isinstance(code, str):  # what a "module:name" asks for is known on the replica
+        return
+    try:
+        parameters = inspect.signature(code).parameters if inspect.isclass(code) else {}
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key, value in options.items():
+        if key not in parameters:
+            raise InvalidValueError(
+                f'backend "{tag}": {key} is an option, no init argument; write config={{"{key}": {value!r}}}'
+            )
 
 
 def _blob(blobs: dict[str, bytes], value: object, whose: str, part: str) -> str:
