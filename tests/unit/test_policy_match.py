@@ -55,6 +55,8 @@ def test_case_3_good_routes_come_back_as_they_are(route: str) -> None:
         ("/{x", "must be a whole segment"),
         ("/{a-b}", "with a Python name"),
         ("/{id:int}", "parameters are always text"),
+        ("/items/<id>", "a parameter stands in braces and is text; write {id}"),
+        ("/items/<int:id>", "a parameter stands in braces and is text; write {id}"),
         ("/{x}/{x}", "names two parameters alike"),
         ("/a/../b", 'holds the dot segment ".."'),
         ("/a/%2e", "dot segment"),

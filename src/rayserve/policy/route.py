@@ -100,6 +100,11 @@ def parse_route(text: str) -> Route:
         if "{" in part or "}" in part:
             names.append(_parameter(text, part))
             segments.append(None)
+        elif part.startswith("<") and part.endswith(">"):  # as Flask writes them
+            name = part[1:-1].rpartition(":")[2]
+            raise InvalidValueError(
+                f'route "{text}": a parameter stands in braces and is text; write {{{name or "id"}}}'
+            )
         elif part == "*":
             raise InvalidValueError(f'route "{text}": "*" must be the last segment; name a single one, like {{part}}')
         elif "*" in part:
