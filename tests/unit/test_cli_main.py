@@ -56,6 +56,7 @@ def in_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cli_app.py").write_text(
         "def main(): pass\ndef fails():\n    raise ZeroDivisionError('user words')\ndef exits(): raise SystemExit(7)\n"
         "def interrupted(): raise KeyboardInterrupt\n"
+        "def refused():\n    import rayserve\n    rayserve.BackendConfig(num_replicas=0)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -125,6 +126,26 @@ def test_a_failure_in_a_cluster_that_was_joined_says_that_the_instance_goes_on(
     monkeypatch.setattr(connect, "connect", lambda: Connection(started_ray=False, address="h:1", node_id="n"))
     last = invoke("run", "cli_app:fails").stderr.splitlines()[-1]
     assert last.endswith('instance "default" goes on, `rayserve shutdown --name default` stops it')
+
+
+def test_the_traceback_of_a_refusal_of_ours_ends_in_the_users_code(calls: Calls, in_app: None) -> None:
+    lines = invoke("run", "cli_app:refused").stderr.splitlines()
+    assert [line for line in lines if line.startswith("  File")] == [lines[1]]
+    assert lines[1].endswith('cli_app.py", line 8, in refused')
+    assert lines[-2].startswith("rayserve.errors.InvalidValueError: ")
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("num_ingres=2", '--option: unknown option "num_ingres" for HTTPOptions; did you mean "num_ingress"?'),
+        ("num_ingress=two", "--option: num_ingress must be an int, got 'two' (str)"),
+    ],
+)
+def test_an_http_option_that_cannot_be_exits_2(calls: Calls, in_app: None, word: str, text: str) -> None:
+    result = invoke("run", "cli_app:main", "-o", word)
+    assert (result.exit_code, result.stderr) == (2, f"Error: {text}\n")
+    assert calls == []
 
 
 @pytest.mark.parametrize(("function", "code"), [("exits", 7), ("interrupted", 130)])

@@ -21,6 +21,7 @@ __all__ = ["UsageFailure", "UserCodeFailure", "in_words"]
 
 _INTERRUPTED: Final = 130  # what shells say for 128 + SIGINT
 _OURS: Final = str(Path(__file__).parent)
+_PACKAGE: Final = str(Path(__file__).parent.parent)
 
 
 class UsageFailure(Exception):
@@ -56,8 +57,12 @@ def _say(text: str) -> None:
 
 
 def _show_user_traceback(error: BaseException) -> None:
-    """Print the traceback from the first frame of the user's own code."""
-    traceback.print_exception(type(error), error, _users(error.__traceback__), file=sys.stderr)
+    """Print the traceback from the first frame of the user's own code; of a refusal of ours, to the last."""
+    told = traceback.TracebackException(type(error), error, _users(error.__traceback__))
+    if isinstance(error, RayServeException):  # its text says all; how we came to raise it helps nobody
+        while len(told.stack) > 1 and told.stack[-1].filename.startswith(_PACKAGE):
+            told.stack.pop()
+    print("".join(told.format()), end="", file=sys.stderr)
 
 
 def _users(trace: TracebackType | None) -> TracebackType | None:

@@ -18,6 +18,8 @@ from rayserve.cli.failure import UsageFailure, UserCodeFailure
 from rayserve.cli.target import load_target
 from rayserve.cli.views import ROUTE_TITLES, print_rows, route_rows
 from rayserve.cluster import connect
+from rayserve.config import parse_http_options
+from rayserve.errors import RayServeException
 from rayserve.instance import Instance
 
 __all__ = ["parse_options", "serve_target"]
@@ -51,7 +53,7 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
     """Return `KEY=VALUE` words as a dict; values are read as JSON, and as they stand if they are none.
 
     Raises:
-        UsageFailure: a word without `=`.
+        UsageFailure: a word without `=`, or options that cannot be.
     """
     found: dict[str, Any] = {}
     for word in options:
@@ -62,6 +64,10 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
             found[key.strip().replace("-", "_")] = msgspec.json.decode(text)
         except msgspec.DecodeError:
             found[key.strip().replace("-", "_")] = text
+    try:
+        parse_http_options(found)
+    except RayServeException as error:
+        raise UsageFailure(f"--option: {error}") from None
     return found
 
 
