@@ -161,11 +161,14 @@ def _compare(name: str, wanted: dict[str, Any], running: dict[str, Any]) -> None
         if wanted[key] != running[key] and wanted[key] != _DEFAULTS[key] and (key, wanted[key]) != ("http_port", 0)
     ]
     if ignored:
+        theirs = dict(running)
+        asked = wanted["options"]
+        theirs["options"] = {key: value for key, value in running["options"].items() if value != asked.get(key)}
         _log.warning(
             'instance "%s" runs already with %s; the settings given to serve.init are ignored; '
             "call serve.shutdown() first to change them",
             name,
-            ", ".join(f"{'http_options' if key == 'options' else key}={running[key]!r}" for key in ignored),
+            ", ".join(f"{'http_options' if key == 'options' else key}={theirs[key]!r}" for key in ignored),
         )
 
 

@@ -31,6 +31,9 @@ _log = logging.getLogger("rayserve.user")
 
 Pickler = Callable[..., bytes]
 
+# Modules whose frames stand above the user's: ours, Ray's wrapper of actor methods, and Python's own of imports.
+_ON_THE_WAY = ("rayserve.replica", "rayserve.apps", "ray.util.tracing", "importlib", "_frozen_importlib")
+
 
 class Replies:
     """Answers calls."""
@@ -189,9 +192,9 @@ def _is_its_own(work: Work, error: CallError) -> bool:
 
 
 def user_traceback(error: BaseException, notes: bool = True) -> str:
-    """Return the traceback without the frames of this package at its top; `notes` are those added to the exception."""
+    """Return the traceback from the first frame that is the user's; `notes` are those added to the exception."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("rayserve.replica"):
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_ON_THE_WAY):
         trace = trace.tb_next
     told = traceback.TracebackException(type(error), error, trace)
     if not notes:
