@@ -3,12 +3,13 @@
     doorkeeper ── tables ──► Subscriber ─► Router ◄── submit(call) from any thread
                                              └─► links ─► replicas
 
-One per process and instance; it starts with the first need and dies with the process.
+One per process and instance; it starts with the first need and ends just before the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
@@ -87,6 +88,8 @@ class IOThread:
     def start(self) -> None:
         """Start the thread; returns at once."""
         self._thread.start()
+        # A loop of uvloop's that wakes up when Python has ended, and C libraries still tidy up, crashes the process.
+        atexit.register(self.close)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -184,6 +187,7 @@ class IOThread:
 
     def close(self) -> None:
         """Close every link and end the thread; calls under way fail with `draining`."""
+        atexit.unregister(self.close)
         if not self._thread.is_alive():
             return
         self.soon(self._end)
