@@ -549,19 +549,19 @@ def folder() -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("end", "sent", "code"),
+    ("end", "sent", "codes"),
     [
-        ("serve.wait()", signal.SIGTERM, 0),
-        ("pass", None, 0),
-        ("threading.Event().wait()", signal.SIGINT, -signal.SIGINT),
+        ("serve.wait()", signal.SIGTERM, {0}),
+        ("pass", None, {0}),
+        ("threading.Event().wait()", signal.SIGINT, {1, -signal.SIGINT}),  # by what runs at Python's exit
     ],
     ids=["wait, SIGTERM", "end of the script", "Ctrl-C"],
 )
 def test_case_2_and_13_whatever_ends_the_driver_the_port_is_free_and_nothing_runs(
-    end: str, sent: signal.Signals | None, code: int, folder: str, tmp_path: Path
+    end: str, sent: signal.Signals | None, codes: set[int], folder: str, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "RAYSERVE_DIR": folder}
-    script = tmp_path / "driver.py"  # after Ctrl-C in `python -c` the exit code differs between versions of Python
+    script = tmp_path / "driver.py"
     script.write_text(_OWN_RAY.replace("END", end))
     with subprocess.Popen(
         [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -573,7 +573,7 @@ def test_case_2_and_13_whatever_ends_the_driver_the_port_is_free_and_nothing_run
             driver.send_signal(sent)
         begin = time.monotonic()
         said = driver.communicate(timeout=50)
-    assert driver.returncode == code, said
+    assert driver.returncode in codes, said
     assert time.monotonic() - begin < 20
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
