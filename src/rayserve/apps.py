@@ -126,7 +126,7 @@ def _check(app: Any, kind: str) -> None:
 def spoken_by(app: Any) -> str:
     """Return "asgi" or "wsgi" if the parameters of `app` bear the names that this protocol gives them, else ""."""
     try:
-        return _CALLED_WITH.get(tuple(inspect.signature(app).parameters), "")
+        return _CALLED_WITH.get(tuple(signature(app).parameters), "")
     except (TypeError, ValueError):  # not callable, or written in C
         return ""
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rayserve.annotations import signature
 from rayserve.apps import App, spoken_by
 from rayserve.cluster import connect
 from rayserve.cluster.pickling import pickle
@@ -240,7 +241,7 @@ def _check_misplaced(tag: str, code: object, kwargs: Mapping[str, Any]) -> None:
     if not options or isinstance(code, str):  # what a "module:name" asks for is known on the replica
         return
     try:
-        parameters = inspect.signature(code).parameters if inspect.isclass(code) else {}
+        parameters = signature(code).parameters if inspect.isclass(code) else {}
     except (TypeError, ValueError):
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
