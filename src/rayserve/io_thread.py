@@ -87,13 +87,14 @@ class IOThread:
 
     def start(self) -> None:
         """Start the thread; returns at once."""
+        # Before the thread runs: else a `close` could overtake it, and nobody would end what began afterwards.
+        self.loop.call_soon(self._subscriber.start)
         self._thread.start()
         # A loop of uvloop's that wakes up when Python has ended, and C libraries still tidy up, crashes the process.
         atexit.register(self.close)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.call_soon(self._subscriber.start)
         self.loop.run_forever()
 
     def _welcome(self, welcome: Welcome) -> None:
