@@ -42,11 +42,26 @@ def test_a_vigil_is_short() -> None:
     assert not is_kept(vigil, VIGIL_S * 1.1)
 
 
+def slept_through(vigil: Vigil) -> int:
+    """Return how many short waits pass until a vigil is kept again."""
+    waits = 0
+    while not is_kept(vigil):
+        waited(vigil, SLEPT_S * 0.9)
+        waits += 1
+    return waits
+
+
 @pytest.mark.parametrize(("seconds", "calls"), [(VIGIL_S * 1.1, 1), (3600.0, 1), (VIGIL_S / 2, FEW + 1)])
-def test_after_a_vigil_in_vain_many_short_waits_are_slept_through(seconds: float, calls: int) -> None:
-    vigil = waited(waited(Vigil(), VIGIL_S / 2), seconds, calls)
-    kept = [is_kept(waited(vigil, SLEPT_S * 0.9)) for _ in range(REST)]
-    assert kept == [False] * (REST - 1) + [True]
+def test_after_each_vigil_in_vain_twice_as_many_short_waits_are_slept_through(seconds: float, calls: int) -> None:
+    vigil = waited(Vigil(), VIGIL_S / 2)
+    assert [slept_through(waited(vigil, seconds, calls)) for _ in range(7)] == [1, 2, 4, 8, REST, REST, REST]
+
+
+def test_a_rewarded_vigil_ends_the_long_rests() -> None:
+    vigil = waited(Vigil(), VIGIL_S / 2)
+    for _ in range(5):
+        slept_through(waited(vigil, 1.0))
+    assert slept_through(waited(waited(vigil, VIGIL_S / 2), 1.0)) == 1
 
 
 def test_a_client_that_takes_longer_costs_few_vigils() -> None:
@@ -55,4 +70,4 @@ def test_a_client_that_takes_longer_costs_few_vigils() -> None:
     for _ in range(1000):
         kept += is_kept(vigil)
         waited(vigil, SLEPT_S * 0.9)
-    assert 0 < kept <= 1000 // REST
+    assert 0 < kept < 1000 // REST + 5
