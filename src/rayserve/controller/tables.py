@@ -9,6 +9,7 @@ same objects as before: a change of one endpoint among 1,000 packs one.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -66,7 +67,7 @@ class Tables:
         log, (epoch, version) = self._log, since
         if epoch != rest.epoch or (len(log) == _KEPT and version < log[0][0]):
             return rest.stamp, pack_table(rest, [packed[name] for name in sorted(packed)])
-        names = {name for changed_at, name in log if changed_at > version}
+        names = {name for _, name in takewhile(lambda change: change[0] > version, reversed(log))}
         gone = [name for name in names if name not in packed]
         return rest.stamp, pack_table(rest, [packed[name] for name in names if name in packed], since, gone)
 
