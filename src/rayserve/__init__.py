@@ -22,6 +22,7 @@ if sys.platform == "win32":
 # Eager: it must take the place of the submodule of the same name, see there.
 from rayserve.context import context
 from rayserve.errors import HTTPError, InvalidArgumentsError, RayServeException
+from rayserve.habits import hint
 
 if TYPE_CHECKING:
     from rayserve.api import (
@@ -100,7 +101,7 @@ if not TYPE_CHECKING:  # to a type checker it would mean that any name can be im
     def __getattr__(name: str) -> Any:
         """Load a public name with its first use."""
         if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint(name)}")
         value = getattr(importlib.import_module(_HOMES.get(name, "rayserve.api")), name)
         globals()[name] = value
         return value

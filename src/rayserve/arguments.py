@@ -46,6 +46,7 @@ from rayserve.controller.commands import (
 )
 from rayserve.errors import InvalidTypeError, InvalidValueError
 from rayserve.model.spec import CodeSpec
+from rayserve.names import check_method
 from rayserve.policy.route import check_route
 from rayserve.policy.split import check_weights
 from rayserve.signatures import carried
@@ -63,8 +64,6 @@ __all__ = [
 ]
 
 _PATH: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_METHOD: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
-_NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
 
 
 def _new_id() -> str:
@@ -97,17 +96,10 @@ def create_endpoint(name: str, route: object, methods: object, backend: object, 
 def _methods(methods: object) -> tuple[str, ...]:
     if isinstance(methods, (str, bytes)) or not isinstance(methods, Iterable):
         raise InvalidTypeError(f'methods must be a list like ["GET", "POST"], got {methods!r}')
-    found: dict[str, None] = {}
-    for method in methods:
-        if not isinstance(method, str):
-            raise InvalidTypeError(f"methods must hold strings, got {method!r} ({type(method).__name__})")
-        upper = method.upper()
-        if not _METHOD.fullmatch(upper) or upper in _NEVER_SERVED:
-            raise InvalidValueError(f'"{method}" is no HTTP method that can be served; use names like "GET" or "POST"')
-        found[upper] = None
+    found = tuple(dict.fromkeys(check_method(method) for method in methods))
     if not found:
         raise InvalidValueError("methods must not be empty; leave it out for GET")
-    return tuple(found)
+    return found
 
 
 def update_endpoint_config(name: object, changes: Any) -> UpdateEndpointConfig:

@@ -9,15 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
 
 from rayserve.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["MAX_INSTANCE_NAME", "MAX_NAME", "check_name", "did_you_mean"]
+__all__ = ["HTTP_METHODS", "MAX_INSTANCE_NAME", "MAX_NAME", "check_method", "check_name", "did_you_mean"]
+
+# What llhttp takes in HTTP/1.x without CONNECT and TRACE: an ingress answers any other with 501.
+HTTP_METHODS: Final = (
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
+    "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE",
+    "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK",
+)  # fmt: skip
 
 MAX_NAME = 128
 # Part of the run directory, and AF_UNIX paths end at 107 bytes (103 on macOS).
 MAX_INSTANCE_NAME = 40
 
+_NEVER_SERVED = ("CONNECT", "TRACE")
 _MARKS = ". : @ + ~ = -"
 _INSTANCE_MARKS = ". -"  # a colon parts the names of an instance's actors
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+~=-]*")
@@ -56,6 +65,23 @@ def check_name(kind: str, value: object) -> str:
             f"use ASCII letters, digits and _, and after the first also {marks}"
         )
     return value
+
+
+def check_method(value: object) -> str:
+    """Return an HTTP method, upper-case, if an ingress serves it.
+
+    Raises:
+        InvalidTypeError: it is not a str.
+        InvalidValueError: it is none of `HTTP_METHODS`.
+    """
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"methods must hold strings, got {value!r} ({type(value).__name__})")
+    upper = value.upper()
+    if upper in HTTP_METHODS:
+        return upper
+    near = get_close_matches(upper, HTTP_METHODS, n=1) if upper not in _NEVER_SERVED else []
+    hint = f'did you mean "{near[0]}"?' if near else 'use names like "GET" or "POST"'
+    raise InvalidValueError(f'"{value}" is no HTTP method that can be served; {hint}')
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayserve.errors import InvalidTypeError, InvalidValueError
-from rayserve.names import check_name, did_you_mean
+from rayserve.names import check_method, check_name, did_you_mean
 
 
 @pytest.mark.parametrize("name", ["simple_endpoint", "resnet:v2", "a", "_x", "A.b-c", "user@x+y~z=1", "9", "x" * 128])
@@ -61,3 +61,29 @@ def test_what_passes_is_plain_everywhere(name: str, kind: str) -> None:
 def test_did_you_mean_ignores_case_and_falls_back_to_all() -> None:
     assert did_you_mean("NUM_CPU", ["num_cpus", "num_gpus"]) == 'did you mean "num_cpus"?'
     assert did_you_mean("zzz", ["num_cpus", "memory"]) == "known: num_cpus, memory"
+
+
+@pytest.mark.parametrize("method", ["GET", "post", "Propfind", "M-SEARCH"])
+def test_methods_that_can_be_served_come_back_in_capitals(method: str) -> None:
+    assert check_method(method) == method.upper()
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("PSOT", '"PSOT" is no HTTP method that can be served; did you mean "POST"?'),
+        ("G E T", 'did you mean "GET"?'),
+        ("trace", '"trace" is no HTTP method that can be served; use names like "GET" or "POST"'),
+        ("CONNECT", 'use names like "GET" or "POST"'),
+        ("", '"" is no HTTP method'),
+    ],
+)
+def test_methods_that_no_ingress_serves_are_refused(method: str, text: str) -> None:
+    with pytest.raises(InvalidValueError) as raised:
+        check_method(method)
+    assert text in str(raised.value)
+
+
+def test_a_method_is_a_str() -> None:
+    with pytest.raises(InvalidTypeError, match=re.escape("methods must hold strings, got 5 (int)")):
+        check_method(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rayserve as serve
+from rayserve import habits
 from rayserve.context import Context
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,17 @@ def test_all_is_sorted_complete_and_resolves() -> None:
         assert getattr(serve, name) is getattr(serve, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = serve.nonsense  # type: ignore[attr-defined]
+
+
+def test_names_of_other_libraries_are_told_ours() -> None:
+    for name, ours in (("deployment", "create_backend"), ("run", "create_endpoint"), ("batch", "accept_batch")):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*serve.{ours}"):
+            getattr(serve, name)
+    for told in habits._HERE.values():
+        verbs = re.findall(r"serve\.(\w+)", told)
+        assert verbs
+        assert set(verbs) <= set(serve.__all__), told
+    assert not habits._HERE.keys() & set(serve.__all__)
 
 
 def test_verbs_show_the_public_path_and_are_documented() -> None:

@@ -72,6 +72,29 @@ def test_case_15_head_goes_where_get_goes_and_nowhere_else() -> None:
     assert (refused.status, refused.headers) == (405, b"allow: POST, OPTIONS\r\n")
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/items/", "; endpoint 'items' has /items, and a slash at the end makes a difference; see"),
+        ("/tree", "; endpoint 'tree' has /tree/, and a slash at the end makes a difference; see"),
+        ("/by/5/", "; endpoint 'by' has /by/5, and a slash at the end makes a difference; see"),
+        ("/app/a/b", "; endpoint 'app' has an app on /app alone, and below it only with /app/*; see"),
+        ("/items/a", "path /items/a; see /-/routes"),
+        ("/", "path /; see /-/routes"),
+    ],
+)
+def test_case_15_a_path_that_just_misses_an_endpoint_names_it(path: str, hint: str) -> None:
+    where = site(
+        Endpoint("items", "/items", GET), Endpoint("tree", "/tree/", GET), Endpoint("by", "/by/{id}", GET),
+        Endpoint("app", "/app", GET, Traffic({"web": 1.0})), backends=(Backend("web", 1, app="asgi"),),
+    )  # fmt: skip
+    found = find(where, path)
+
+    assert isinstance(found, Turned)
+    assert (found.status, found.reason) == (404, "not_found")
+    assert hint in found.detail
+
+
 def test_case_15_options_go_to_an_app_that_gets_traffic() -> None:
     to_app = Endpoint("a", "/app/*", GET, Traffic({"app": 0.5, "b": 0.5}))
     plain = Endpoint("p", "/plain", GET, Traffic({"b": 1.0}))

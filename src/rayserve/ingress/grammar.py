@@ -11,14 +11,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from rayserve.names import HTTP_METHODS
+
 __all__ = ["DROP", "FATE", "FIELD_LINE", "HOST", "KEEP", "METHODS", "NAMES", "ORIGIN_FORM", "OTHER_FORM", "TOKEN"]
 
-# What llhttp takes in HTTP/1.x without CONNECT and TRACE; any other token is 501 (RFC 9110 section 9.1).
-METHODS: Final = {method.encode(): method for method in (
-    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY", "COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND",
-    "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE",
-    "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE", "MKCALENDAR", "LINK", "UNLINK",
-)}  # fmt: skip
+METHODS: Final = {method.encode(): method for method in HTTP_METHODS}  # others are 501 (RFC 9110 section 9.1)
 
 _NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # a token: RFC 9110 section 5.6.2
 # RFC 9112 section 5: no control byte but HTAB, so no bare CR or LF; no space before the colon; obs-fold has no name.

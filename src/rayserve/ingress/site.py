@@ -34,6 +34,7 @@ _SYSTEM: Final = ("/-/routes", "/-/healthz", *openapi.PATHS)
 _SERVER_WIDE: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 _READ_ONLY: Final = b"allow: GET, HEAD, OPTIONS\r\n"
 _MAYBE_SYSTEM: Final = ("/-", "/%2d", "/%2D")  # spellings under which `/-` may come
+_NEAR_DEPTH: Final = 8  # segments of a path that are looked at for a hint; a client may send thousands
 _RETRY_SOON: Final = b"retry-after: 1\r\n"
 
 
@@ -229,7 +230,22 @@ class Site:
             return Turned(204, headers=_SERVER_WIDE)
         if self.router.table is None:
             return Turned(503, "no_traffic", "this ingress has no routing table yet; try again", _RETRY_SOON)
-        return Turned(404, "not_found", f"no endpoint has the path {target}; see /-/routes for those there are")
+        near = self._near(target)
+        return Turned(404, "not_found", f"no endpoint has the path {target}; {near}see /-/routes for those there are")
+
+    def _near(self, target: str) -> str:
+        """Return what a message can say of the endpoint that was likely meant: a slash too many, a path in an app."""
+        match = self._matcher.match(target[:-1] if target.endswith("/") else f"{target}/")
+        if match is not None:
+            return f"endpoint {match.key!r} has {match.rest}, and a slash at the end makes a difference; "
+        above = ""
+        for segment in target.split("/", _NEAR_DEPTH)[1:-1]:
+            above += f"/{segment}"
+            match = self._matcher.match(above)
+            if match is not None and (entry := self._entries[match.key]).app:
+                route = entry.found.endpoint.route
+                return f"endpoint {match.key!r} has an app on {route} alone, and below it only with {route}/*; "
+        return ""
 
     def _system(self, method: str, path: str) -> Turned:
         if path not in _SYSTEM:
