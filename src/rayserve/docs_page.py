@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from html import escape
 from typing import Any, Final
 
@@ -60,7 +59,7 @@ def render(document: dict[str, Any]) -> tuple[bytes, bytes]:
         '<p class="note">What this instance serves. For programs: <a href="openapi.json">openapi.json</a></p>\n',
         "<h2>Endpoints</h2>\n",
     ]
-    operations = [_operation(path, verb, one) for path, item in document["paths"].items() for verb, one in _verbs(item)]
+    operations = [one for path, item in document["paths"].items() for one in _operations(path, item)]
     parts += operations or ["<p>There are none yet.</p>\n"]
     parts.append("<h2>Schemas</h2>\n")
     parts += [_named(name, schema) for name, schema in sorted(document["components"]["schemas"].items())]
@@ -68,11 +67,18 @@ def render(document: dict[str, Any]) -> tuple[bytes, bytes]:
     return _HEADERS, "".join(parts).encode("utf-8", "xmlcharrefreplace")
 
 
-def _verbs(item: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
-    return [(key, value) for key, value in item.items() if isinstance(value, dict)]
+def _operations(path: str, item: dict[str, Any]) -> list[str]:
+    """Return the operations on one path; HTTP methods that take and give the same stand together."""
+    alike: dict[str, list[str]] = {}
+    for verb, operation in item.items():
+        if isinstance(operation, dict):
+            alike.setdefault(_operation(path, operation), []).append(verb.upper())
+    begin = '<details>\n<summary><span class="verb">'
+    return [f"{begin}{escape(', '.join(verbs))}</span> {rest}" for rest, verbs in alike.items()]
 
 
-def _operation(path: str, verb: str, operation: dict[str, Any]) -> str:
+def _operation(path: str, operation: dict[str, Any]) -> str:
+    """Return all of an operation behind its HTTP method."""
     tags = operation.get("x-rayserve-backends")
     behind = "" if tags is None else f'<p class="note">Backends: {escape(", ".join(tags) or "none yet")}</p>\n'
     others = "".join(
@@ -80,9 +86,8 @@ def _operation(path: str, verb: str, operation: dict[str, Any]) -> str:
         for name, one in operation.get("x-rayserve-call-methods", {}).items()
     )
     return (
-        f'<details>\n<summary><span class="verb">{escape(verb.upper())}</span> <span class="path">{escape(path)}</span>'
-        f'<span class="about">{escape(operation["summary"])}</span></summary>\n<div>\n'
-        f"{_content(operation)}{others}{behind}</div>\n</details>\n"
+        f'<span class="path">{escape(path)}</span><span class="about">{escape(operation["summary"])}</span></summary>\n'
+        f"<div>\n{_content(operation)}{others}{behind}</div>\n</details>\n"
     )
 
 

@@ -78,8 +78,9 @@ def parsed(text: str) -> Checker:
 def test_the_page_shows_routes_parameters_bodies_and_answers() -> None:
     _, text = page(Endpoint("price", "/price/{id}", ("POST", "GET"), Traffic({"b": 1.0})), b=price)
     shown = re.sub(r"\s+", " ", parsed(text).text)
-    for words in ("POST /price/{id}", "limit query integer, default 3", "More & more.", "Backends: b", "length ≥ 2"):
-        assert words in shown, words
+    words = ("POST, GET /price/{id}", "limit query integer, default 3", "More & more.", "Backends: b", "length ≥ 2")
+    for each in words:
+        assert each in shown, each
     assert '<a href="#Item">Item</a>' in text
     assert 'id="Item"' in text
     assert "list of <a" in text
@@ -118,6 +119,13 @@ def test_an_empty_instance_and_endpoints_without_traffic_have_a_page() -> None:
     shown = parsed(page(Endpoint("later", "/later", ("GET", "PURGE")))[1]).text
     assert "Backends: none yet" in shown
     assert "any" in shown
+
+
+def test_http_methods_that_take_and_give_the_same_stand_together() -> None:
+    plain = page(Endpoint("plain", "/plain", ("GET", "DELETE", "POST"), Traffic({"b": 1.0})), b=lambda request: "")[1]
+
+    verbs = re.findall(r'<span class="verb">(.*?)</span>', plain)
+    assert verbs == ["GET, DELETE", "POST"]  # which may have a body
 
 
 def test_other_call_methods_are_shown() -> None:
