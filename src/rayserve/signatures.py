@@ -21,7 +21,7 @@ from typing import Any, Final, ForwardRef, NamedTuple, get_type_hints
 
 from rayserve.annotations import declared, inside, replace, signature
 
-__all__ = ["Signature", "carried", "read"]
+__all__ = ["Signature", "carried", "read", "wants_argument"]
 
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -42,12 +42,10 @@ class Signature(NamedTuple):
     doc: str
 
 
-def read(func: Any, bound: bool) -> Signature | None:
-    """Return the signature of a callable; None if it does not tell.
+def _parameters_of(func: Any, bound: bool) -> tuple[Any, list[inspect.Parameter]] | None:
+    """Return a callable that says what it takes, and that; None if none does.
 
-    Args:
-        func: a function, method, `functools.partial` or `partialmethod`.
-        bound: its first parameter is not `self` or `cls`.
+    A decorator's `wrapper(*args, **kwargs)` says nothing by itself: then it is what it wraps.
     """
     if isinstance(func, partialmethod):
         func = partial(func.func, *((None,) * (not bound)), *func.args, **func.keywords)
@@ -59,12 +57,33 @@ def read(func: Any, bound: bool) -> Signature | None:
             return None
         if not bound and parameters and parameters[0].kind in _POSITIONAL:
             del parameters[0]
-        # A decorator's `wrapper(*args, **kwargs)` says nothing by itself: what it wraps is asked then.
-        if any(one.kind in _POSITIONAL and one.default is one.empty for one in parameters):
-            break
-        if not any(one.kind is one.VAR_POSITIONAL for one in parameters) or not hasattr(func, "__wrapped__"):
-            break
+        takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+        if any(map(_is_required, parameters)) or not takes_any or not hasattr(func, "__wrapped__"):
+            return func, parameters
         func = func.__wrapped__
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in _POSITIONAL and parameter.default is parameter.empty
+
+
+def wants_argument(func: Any, bound: bool) -> bool:
+    """Return whether a callable has a required positional parameter; True if it does not tell.
+
+    Args:
+        func: a function, method, `functools.partial` or `partialmethod`.
+        bound: its first parameter is not `self` or `cls`.
+    """
+    found = _parameters_of(func, bound)
+    return found is None or any(map(_is_required, found[1]))
+
+
+def read(func: Any, bound: bool) -> Signature | None:
+    """Return the signature of a callable; None if it does not tell. Arguments as for `wants_argument`."""
+    found = _parameters_of(func, bound)
+    if found is None:
+        return None
+    func, parameters = found
     fixed: set[str] = set()
     while isinstance(func, partial):
         fixed.update(func.keywords)

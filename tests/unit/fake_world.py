@@ -213,9 +213,7 @@ class World:
 
     def __init__(self, nodes: int = 1, **resources: float) -> None:
         self.store: dict[str, bytes] = {}
-        self.machines = [
-            Node(f"node{i}", f"10.0.0.{i}", f"host{i}", dict(resources or {"CPU": 4.0}), True) for i in range(nodes)
-        ]
+        self.machines = [Node(f"node{i}", f"10.0.0.{i}", dict(resources or {"CPU": 4.0}), True) for i in range(nodes)]
         self.processes: dict[str, Process] = {}
         self.taken_ports: set[int] = set()
         self.puts = 0

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tables import encode_table
 
 from rayserve.feed.messages import ACK, TABLE, Ack, Cutter, FeedViolation, message
-from rayserve.model.packed import encode_table
 from rayserve.model.table import Endpoint, RoutingTable
 
 _MESSAGES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)

@@ -6,10 +6,10 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 from pydantic import BaseModel, Field
+from tests.tables import decode_table, encode_table
 
 from rayserve.config import parse_backend_config
 from rayserve.derived import backend_row
-from rayserve.model.packed import decode_table, encode_table
 from rayserve.model.table import Backend, Endpoint, EndpointOptions, RoutingTable, Traffic
 from rayserve.openapi import PATHS, Pages, document
 from rayserve.replica.handler import describe

@@ -8,13 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tables import decode_table, encode_table
 
 from rayserve.model.packed import (
     Latest,
     MissedTable,
     TableReader,
-    decode_table,
-    encode_table,
     pack_endpoint,
     pack_table,
 )

@@ -29,8 +29,8 @@ from rayserve.controller.plan import (
 from rayserve.controller.state import BackendRecord, Desired, ReplicaRecord
 from rayserve.model.spec import CodeSpec
 
-ONE = [Node("n1", "10.0.0.1", "host", {"CPU": 2.0}, True)]
-TWO = [*ONE, Node("n2", "10.0.0.2", "host", {"CPU": 2.0, "GPU": 1.0}, True)]
+ONE = [Node("n1", "10.0.0.1", {"CPU": 2.0}, True)]
+TWO = [*ONE, Node("n2", "10.0.0.2", {"CPU": 2.0, "GPU": 1.0}, True)]
 
 
 def backend(tag: str, replicas: int, **options: Any) -> BackendRecord:
@@ -158,7 +158,7 @@ def test_demand_in_rays_words() -> None:
 
 
 def test_what_others_hold_is_not_ours_to_use() -> None:
-    node = Node("n1", "", "", {"CPU": 8.0}, True)
+    node = Node("n1", "", {"CPU": 8.0}, True)
     ours = [replica(1, demand={"CPU": 2.0}), replica(2, node="n2", demand={"CPU": 4.0})]
     assert usable(node, {"CPU": 3.0}, ours).resources == {"CPU": 5.0}  # others hold 3
     # Ray has not yet noticed that ours took theirs.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from tests.tables import encode_table
 
 from rayserve.controller.doorkeeper import Doorkeeper
-from rayserve.model.packed import encode_table
 from rayserve.model.table import RoutingTable
 
 FAKE_INGRESS = (sys.executable, "-P", str(Path(__file__).with_name("fake_ingress.py")))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
+from tests.tables import encode_table
 from tests.wire.http_client import Answer
 from tests.wire.loops import Loop
 
@@ -38,7 +39,6 @@ from rayserve.ingress.site import Site
 from rayserve.ingress.websocket import WebSocket
 from rayserve.io_thread import IOThread
 from rayserve.model.facts import Report
-from rayserve.model.packed import encode_table
 from rayserve.model.spec import CodeSpec, ReplicaSpec
 from rayserve.model.table import Backend, Endpoint, Replica, RoutingTable, Traffic
 from rayserve.replica.handler import Handler

@@ -15,12 +15,13 @@ import msgspec
 import pytest
 import uvloop
 from tests.conditions import eventually_on_loop
+from tests.tables import encode_table
 
 from rayserve.feed.hub import Hub
 from rayserve.feed.messages import HELLO, REPORT, TABLE, WELCOME, Cutter, Hello, Welcome, message
 from rayserve.feed.subscriber import Subscriber
 from rayserve.model.facts import Facts, Report
-from rayserve.model.packed import encode_table, pack_endpoint, pack_table
+from rayserve.model.packed import pack_endpoint, pack_table
 from rayserve.model.table import Endpoint, RoutingTable, Traffic
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

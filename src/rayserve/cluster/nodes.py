@@ -16,14 +16,12 @@ class Node:
     Attributes:
         id: Ray's id (hex), the only thing that tells nodes of one machine apart.
         address: its IP address.
-        hostname: its name.
         resources: what it has in all: `CPU`, `GPU`, `memory` (bytes) and custom ones; a missing key is 0.
         alive: dead nodes stay listed, without resources.
     """
 
     id: str
     address: str
-    hostname: str
     resources: dict[str, float]
     alive: bool
 
@@ -40,7 +38,6 @@ def nodes(timeout_s: float = 5.0) -> list[Node]:
         Node(
             id=str(row["NodeID"]),
             address=str(row["NodeManagerAddress"]),
-            hostname=str(row["NodeManagerHostname"]),
             resources=dict(row.get("Resources", {})),
             alive=bool(row["Alive"]),
         )

@@ -14,9 +14,7 @@ import msgspec
 
 from rayserve.model.table import Backend, Endpoint, RoutingTable
 
-__all__ = [
-    "Latest", "MissedTable", "Stamp", "TableReader", "decode_table", "encode_table", "pack_endpoint", "pack_table",
-]  # fmt: skip
+__all__ = ["Latest", "MissedTable", "Stamp", "TableReader", "pack_endpoint", "pack_table"]
 
 Stamp = tuple[int, int]
 
@@ -79,16 +77,6 @@ def pack_table(
             table.closing,
         )
     )  # fmt: skip
-
-
-def encode_table(table: RoutingTable) -> bytes:
-    """Return the whole table, packed."""
-    return pack_table(table, [pack_endpoint(endpoint) for endpoint in table.endpoints])
-
-
-def decode_table(data: bytes) -> RoutingTable:
-    """Return the table in `data`, which must be whole; see `TableReader.read`."""
-    return TableReader().read(data)
 
 
 class TableReader:

@@ -19,7 +19,7 @@ import msgspec
 from rayserve.errors import InvalidValueError
 from rayserve.policy.route import Route, canonical, check_route, parse_route
 
-__all__ = ["Match", "Matcher", "check_route", "conflict"]
+__all__ = ["Match", "Matcher", "check_route"]
 
 K = TypeVar("K")
 
@@ -39,19 +39,6 @@ class Match(msgspec.Struct, Generic[K], frozen=True):
     params: Mapping[str, str]
     rest: str
     mount: str
-
-
-def conflict(existing_routes: Iterable[str], new_route: str) -> str | None:
-    """Return the first existing route that `new_route` cannot stand beside, None if there is none.
-
-    Two routes conflict if they are equal, equivalent (`/%61` and `/a`), or templates that differ only in the names
-    of their parameters. An exact route beside a template or mount that covers it is no conflict: it goes first.
-
-    Raises:
-        InvalidValueError: one of them is no route.
-    """
-    shape = parse_route(new_route).shape
-    return next((route for route in existing_routes if parse_route(route).shape == shape), None)
 
 
 class _Node(Generic[K]):

@@ -17,11 +17,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from rayserve.annotations import signature
 from rayserve.apps import App
 from rayserve.batching import BatchMark, batch_of
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotFoundError
 from rayserve.model.spec import MethodTraits, Traits
+from rayserve.signatures import wants_argument
 from rayserve.typed import Typed, plan_of
 
 __all__ = ["CALL", "Handler", "Target", "describe"]
@@ -29,8 +29,6 @@ __all__ = ["CALL", "Handler", "Target", "describe"]
 CALL: Final = "__call__"
 # The replica calls these itself; a client never may.
 HOOKS: Final = frozenset(("reconfigure", "check_health", "warmup"))
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 CallMethods = Collection[str] | Literal[False] | None
 
@@ -226,29 +224,7 @@ def _describe(name: str, func: Any, bound: bool) -> MethodTraits:
         name=name,
         is_async=streams_async or inspect.iscoroutinefunction(inner),
         streams=streams_async or inspect.isgeneratorfunction(inner),
-        wants_request=_wants_request(func, bound),
+        wants_request=wants_argument(func, bound),
         batches=batches,
         schema=b"" if typed is None else typed.schema(),
     )
-
-
-def _wants_request(func: Any, bound: bool) -> bool:
-    """Whether the callable has a required positional parameter.
-
-    A decorator's `wrapper(*args, **kwargs)` says nothing by itself: what it wraps is asked then.
-    """
-    if isinstance(func, partialmethod):
-        func = partial(func.func, *((None,) * (not bound)), *func.args, **func.keywords)
-        bound = True
-    while True:
-        try:
-            parameters = list(signature(func, follow_wrapped=False).parameters.values())
-        except (TypeError, ValueError):  # a builtin that does not tell
-            return True
-        positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL][0 if bound else 1 :]
-        if any(parameter.default is parameter.empty for parameter in positional):
-            return True
-        takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
-        if not takes_any or not hasattr(func, "__wrapped__"):
-            return False
-        func = func.__wrapped__

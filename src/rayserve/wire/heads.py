@@ -14,7 +14,6 @@ __all__ = ["Answer", "Failure", "Invoke", "Open", "Value", "decode_failure", "de
 BUSY = b"busy"
 DRAINING = b"draining"
 EXPIRED = b"expired"
-UNKNOWN = b"unknown"
 
 
 class Open(msgspec.Struct, array_like=True, gc=False):
