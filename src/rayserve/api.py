@@ -19,6 +19,7 @@ from rayserve.backends import (
     list_backends,
     update_backend_config,
 )
+from rayserve.call_result import HandleOptions
 from rayserve.config import HTTPOptions
 from rayserve.endpoints import (
     create_endpoint,
@@ -154,7 +155,7 @@ def get_handle(endpoint: str, missing_ok: bool = False) -> ServeHandle:
         if name not in known:
             hint = did_you_mean(name, known) if known else f'call create_endpoint("{name}", …) first'
             raise InvalidValueError(f'endpoint "{name}" does not exist; {hint}')
-    return ServeHandle(client.name, name, missing_ok=missing_ok)
+    return ServeHandle(client.name, HandleOptions(name, missing_ok=missing_ok))
 
 
 # In tracebacks and help() the verbs are rayserve.init, rayserve.wait, …

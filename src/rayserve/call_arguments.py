@@ -73,4 +73,5 @@ def _refuse_references(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 def _may_refer(pickled: bytes | memoryview) -> bool:
-    return any(name in bytes(pickled) for name in _REFERENCES)
+    data = bytes(pickled)
+    return _REFERENCES[0] in data or _REFERENCES[1] in data

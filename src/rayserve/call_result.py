@@ -9,74 +9,105 @@ How a call is sent, and how its answer is read, its kinds say: `python_call` and
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
 
+import msgspec
+
 from rayserve.call_stream import ResultStream
 from rayserve.cluster.objects import put_object
+from rayserve.context import CallState
 from rayserve.errors import BadRequestError, CallCancelledError, InternalError, InvalidTypeError, call_error
 from rayserve.io_thread import IOThread
 from rayserve.model.table import Endpoint
 from rayserve.policy.retry import is_idempotent
 from rayserve.replica.work import Running
 from rayserve.router.call import Call
+from rayserve.wakeup import wakeable
 from rayserve.wire import values
 from rayserve.wire.heads import Failure
 
-__all__ = ["MAX_DEPTH", "CallResult"]
+__all__ = ["MAX_DEPTH", "CallResult", "HandleOptions"]
 
 MAX_DEPTH: Final = 32  # nested calls; a chain this deep calls itself
 _DEFAULT_TIMEOUT_S: Final = 60.0
+_PREFIX: Final = f"h{os.getpid():x}-{os.urandom(4).hex()}-"
+_numbers = itertools.count(1)
 _LOCK = threading.Lock()  # guards the moment a result gets done; held for a few instructions
+
+
+class HandleOptions(msgspec.Struct, frozen=True):
+    """What a handle was told about its calls.
+
+    Attributes:
+        endpoint: its name.
+        method_name: method of the backend class to call; "" for `__call__`.
+        shard_key: same key, same backend; None: by weight.
+        timeout_s: seconds for the whole call; None: as the endpoint says.
+        missing_ok: wait for an endpoint that does not exist yet.
+    """
+
+    endpoint: str
+    method_name: str = ""
+    shard_key: str | None = None
+    timeout_s: float | None = None
+    missing_ok: bool = False
 
 
 class CallResult(Call):
     """What a handle's calls return; dropping it cancels nothing."""
 
     __slots__ = (
-        "_call_method", "_depth", "_error", "_io", "_parent", "_parent_deadline", "_parts", "_raw", "_request_id",
-        "_timeout_s", "_traceback", "_traceparent", "_value", "_waiters", "missing_ok", "nested",
+        "_depth", "_error", "_io", "_options", "_outer", "_parent", "_parts", "_raw", "_request_id", "_traceback",
+        "_value", "_waiters",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        io: IOThread,
-        endpoint: str,
-        *,
-        call_method: str,
-        shard_key: str | None,
-        timeout_s: float | None,
-        missing_ok: bool,
-        request_id: str,
-        depth: int,
-        traceparent: str,
-        parent_deadline: float | None,
-        parent: Running | None = None,
-    ) -> None:
-        """Make a call that has not been sent; see `ServeHandle`."""
-        super().__init__(endpoint, math.inf, False, shard_key)
-        self.missing_ok = missing_ok
-        self.nested = depth > 0
+    def __init__(self, io: IOThread, options: HandleOptions, outer: CallState) -> None:
+        """Make a call that has not been sent; see `ServeHandle`.
+
+        Args:
+            io: leads to the replicas.
+            options: of the handle.
+            outer: the call in which this one is made, or what stands for none.
+        """
+        super().__init__(options.endpoint, math.inf, False, options.shard_key)
         self._io = io
-        self._call_method = call_method
-        self._timeout_s = timeout_s
-        self._request_id = request_id
-        self._depth = depth
-        self._traceparent = traceparent
-        self._parent_deadline = parent_deadline
-        self._parent = parent
+        self._options = options
+        self._outer = outer
+        request_id = outer.request_id
+        self._depth = 0 if request_id is None else outer.depth + 1
+        self._request_id = request_id if isinstance(request_id, str) else f"{_PREFIX}{next(_numbers):x}"
         self._parts: list[bytes | memoryview] = []  # of the answer
         self._raw: list[int] | None = None  # sizes of the answer's parts, once it is whole
         self._traceback = ""
         self._value: Any = None
         self._error: BaseException | None = None
         self._waiters: list[Callable[[], None]] | None = []  # None once done
-        if parent is not None:
-            if parent.nested is None:
-                parent.nested = set()
-            parent.nested.add(self)
+        self._parent: Running | None = None  # ends this call when it ends
+        if isinstance(outer, Running):
+            self._parent = outer
+            if outer.nested is None:
+                outer.nested = set()
+            outer.nested.add(self)
+
+    @property
+    def missing_ok(self) -> bool:
+        """As the handle was told."""
+        return self._options.missing_ok
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is made while another call runs."""
+        return self._depth > 0
+
+    @property
+    def _traceparent(self) -> str:
+        traceparent = self._outer.traceparent
+        return traceparent if isinstance(traceparent, str) else ""
 
     # -- for users ------------------------------------------------------------------------------------
 
@@ -108,15 +139,7 @@ class CallResult(Call):
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the value in async code; cancelling the wait cancels the call."""
         if self._waiters is not None:
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[None] = loop.create_future()
-
-            def wake() -> None:
-                try:
-                    loop.call_soon_threadsafe(_resolve, future)
-                except RuntimeError:  # that loop is closed: nobody waits any more
-                    return
-
+            future, wake = wakeable()
             if self._when_done(wake):
                 try:
                     yield from future
@@ -173,12 +196,11 @@ class CallResult(Call):
 
     def settle(self, endpoint: Endpoint | None, now: float) -> None:
         """Take what the endpoint's options say; called on the I/O thread, just before routing."""
-        timeout_s = self._timeout_s
+        timeout_s = self._options.timeout_s
         if timeout_s is None:
             timeout_s = endpoint.options.timeout_s if endpoint is not None else _DEFAULT_TIMEOUT_S
-        self.deadline = now + timeout_s
-        if self._parent_deadline is not None:
-            self.deadline = min(self.deadline, self._parent_deadline)
+        deadline, latest = now + timeout_s, self._outer.deadline
+        self.deadline = deadline if latest is None or deadline < latest else latest
         if endpoint is not None:
             self.idempotent = is_idempotent("", endpoint.options.retry)
 
@@ -254,8 +276,3 @@ def _as_stream(value: Any) -> ResultStream:
             f"the backend answered with one value of type {kind}, not with a generator; use result()"
         )
     return value
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

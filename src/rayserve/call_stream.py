@@ -11,9 +11,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
 from typing import Any
 
+from rayserve.wakeup import wakeable
 from rayserve.wire import values
 
 __all__ = ["ResultStream"]
@@ -102,8 +102,7 @@ class ResultStream(Iterator[Any], AsyncIterator[Any]):
                 if self._held or self._over:
                     packed = self._take()
                     break
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiter = partial(_resolve, future)
+                future, self._waiter = wakeable()
             try:
                 await future
             except asyncio.CancelledError:
@@ -139,14 +138,3 @@ class ResultStream(Iterator[Any], AsyncIterator[Any]):
     def __del__(self) -> None:
         if not self._over:
             self._stop()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    def done() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    try:
-        future.get_loop().call_soon_threadsafe(done)
-    except RuntimeError:  # that loop is closed: nobody waits any more
-        return

@@ -11,26 +11,21 @@ I/O thread only moves bytes.
 
 from __future__ import annotations
 
-import itertools
-import os
-from typing import Any, TypeVar
+from typing import Any
 
-from rayserve.call_result import CallResult
+from msgspec.structs import replace
+
+from rayserve.call_result import CallResult, HandleOptions
 from rayserve.context import current
 from rayserve.errors import InvalidTypeError, InvalidValueError, NotRunningError
 from rayserve.http_call import HTTPCall
 from rayserve.http_request import Pairs, built
 from rayserve.io_thread import IOThread
 from rayserve.python_call import PythonCall
-from rayserve.replica.work import Running
 
 __all__ = ["ServeHandle", "connect", "disconnect", "thread_of"]
 
-C = TypeVar("C", bound=CallResult)
-
 _threads: dict[str, IOThread] = {}  # instance → this process's I/O thread for it
-_numbers = itertools.count(1)
-_prefix = f"h{os.getpid():x}-{os.urandom(4).hex()}-"
 
 
 def connect(instance: str, io: IOThread) -> None:
@@ -64,47 +59,28 @@ class ServeHandle:
     backends, and can be pickled to any process of the same instance.
     """
 
-    __slots__ = ("_endpoint", "_instance", "_method_name", "_missing_ok", "_shard_key", "_timeout_s")
+    __slots__ = ("_instance", "_options")
 
-    def __init__(
-        self,
-        instance: str,
-        endpoint: str,
-        *,
-        method_name: str = "",
-        shard_key: str | None = None,
-        timeout_s: float | None = None,
-        missing_ok: bool = False,
-    ) -> None:
+    def __init__(self, instance: str, options: HandleOptions) -> None:
         """Make a handle; use `serve.get_handle`."""
         self._instance = instance
-        self._endpoint = endpoint
-        self._method_name = method_name
-        self._shard_key = shard_key
-        self._timeout_s = timeout_s
-        self._missing_ok = missing_ok
+        self._options = options
 
     def __repr__(self) -> str:
         """Return the endpoint and what differs from a plain handle."""
-        parts = [repr(self._endpoint)]
-        if self._method_name:
-            parts.append(f"method_name={self._method_name!r}")
-        if self._shard_key is not None:
-            parts.append(f"shard_key={self._shard_key!r}")
-        if self._timeout_s is not None:
-            parts.append(f"timeout_s={self._timeout_s!r}")
+        options = self._options
+        parts = [repr(options.endpoint)]
+        if options.method_name:
+            parts.append(f"method_name={options.method_name!r}")
+        if options.shard_key is not None:
+            parts.append(f"shard_key={options.shard_key!r}")
+        if options.timeout_s is not None:
+            parts.append(f"timeout_s={options.timeout_s!r}")
         return f"ServeHandle({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by name: the other process uses its own router."""
-        return _rebuild, (
-            self._instance,
-            self._endpoint,
-            self._method_name,
-            self._shard_key,
-            self._timeout_s,
-            self._missing_ok,
-        )
+        return ServeHandle, (self._instance, self._options)
 
     def options(
         self, method_name: str | None = None, *, shard_key: str | None = None, timeout_s: float | None = None
@@ -129,14 +105,14 @@ class ServeHandle:
                 raise InvalidTypeError(f"timeout_s must be a number of seconds, got {type(timeout_s).__name__}")
             if not 0 < timeout_s < float("inf"):
                 raise InvalidValueError(f"timeout_s must be a positive number of seconds, got {timeout_s!r}")
-        return ServeHandle(
-            self._instance,
-            self._endpoint,
-            method_name=self._method_name if method_name is None else method_name,
-            shard_key=self._shard_key if shard_key is None else shard_key,
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            missing_ok=self._missing_ok,
+        present = self._options
+        changed = replace(
+            present,
+            method_name=present.method_name if method_name is None else method_name,
+            shard_key=present.shard_key if shard_key is None else shard_key,
+            timeout_s=present.timeout_s if timeout_s is None else timeout_s,
         )
+        return ServeHandle(self._instance, changed)
 
     def remote(self, *args: Any, **kwargs: Any) -> CallResult:
         """Call the backend with exactly these arguments, without waiting.
@@ -153,7 +129,7 @@ class ServeHandle:
         Raises:
             InvalidTypeError: an argument cannot be pickled.
         """
-        call = self._new(PythonCall)
+        call = PythonCall(thread_of(self._instance), self._options, current())
         call.start(args, kwargs)
         return call
 
@@ -189,33 +165,6 @@ class ServeHandle:
             InvalidValueError: an argument cannot be sent.
         """
         asked = built(method, path, params, headers, json, data)
-        call = self._new(HTTPCall)
+        call = HTTPCall(thread_of(self._instance), self._options, current())
         call.start(asked)
         return call
-
-    def _new(self, kind: type[C]) -> C:
-        """Return a call of that kind, not sent yet, that knows the call it is made in."""
-        io = thread_of(self._instance)
-        state = current()
-        parent = state.request_id
-        return kind(
-            io,
-            self._endpoint,
-            call_method=self._method_name,
-            shard_key=self._shard_key,
-            timeout_s=self._timeout_s,
-            missing_ok=self._missing_ok,
-            request_id=parent if isinstance(parent, str) else f"{_prefix}{next(_numbers):x}",
-            depth=state.depth + 1 if state.request_id is not None else 0,
-            traceparent=state.traceparent if isinstance(state.traceparent, str) else "",
-            parent_deadline=state.deadline,
-            parent=state if isinstance(state, Running) else None,
-        )
-
-
-def _rebuild(
-    instance: str, endpoint: str, method_name: str, shard_key: str | None, timeout_s: float | None, missing_ok: bool
-) -> ServeHandle:
-    return ServeHandle(
-        instance, endpoint, method_name=method_name, shard_key=shard_key, timeout_s=timeout_s, missing_ok=missing_ok
-    )

@@ -65,7 +65,7 @@ class HTTPCall(CallResult):
                 self.endpoint,
                 self._request_id,
                 time_left_ms,
-                self._call_method,
+                self._options.method_name,
                 False,
                 self._depth,
                 self._traceparent,

@@ -71,7 +71,7 @@ class PythonCall(CallResult):
                 self.endpoint,
                 self._request_id,
                 time_left_ms,
-                self._call_method,
+                self._options.method_name,
                 False,
                 self._depth,
                 self._traceparent,

@@ -22,6 +22,7 @@ from tests.wire.http_client import Answer
 from tests.wire.loops import Loop
 
 from rayserve import handle as handles
+from rayserve.call_result import HandleOptions
 from rayserve.config import (
     BackendConfig,
     EndpointConfig,
@@ -259,7 +260,7 @@ class Mini:
             io = IOThread(instance=INSTANCE, node=NODE, run_dir=self.folder)
             io.start()
             handles.connect(INSTANCE, io)
-        return handles.ServeHandle(INSTANCE, endpoint)
+        return handles.ServeHandle(INSTANCE, HandleOptions(endpoint))
 
     def held(self) -> int:
         """Return the slots and places in lines that the ingress's router holds."""

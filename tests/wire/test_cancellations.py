@@ -17,6 +17,7 @@ from tests.wire.mini import INSTANCE, Mini
 
 from rayserve import handle as handles
 from rayserve.batching import accept_batch
+from rayserve.call_result import HandleOptions
 from rayserve.context import context
 
 CALLS = 10_000
@@ -67,12 +68,12 @@ def sync_batch_stream(items: list[Any]) -> Iterator[list[str]]:
 
 
 async def nested(_: Any = None) -> None:
-    calls = [handles.ServeHandle(INSTANCE, name).remote(1) for name in ("on_loop", "batch", "sync")]
-    await asyncio.gather(*(handles.ServeHandle(INSTANCE, "nested_stream").request() for _ in range(1)), *calls)
+    calls = [handles.ServeHandle(INSTANCE, HandleOptions(name)).remote(1) for name in ("on_loop", "batch", "sync")]
+    await asyncio.gather(handles.ServeHandle(INSTANCE, HandleOptions("nested_stream")).request(), *calls)
 
 
 async def nested_stream(_: Any = None) -> AsyncIterator[str]:
-    async for item in handles.ServeHandle(INSTANCE, "stream").remote(1):
+    async for item in handles.ServeHandle(INSTANCE, HandleOptions("stream")).remote(1):
         yield item
 
 

@@ -13,6 +13,7 @@ from tests.conditions import eventually
 from tests.wire.mini import INSTANCE, Mini
 
 from rayserve import handle as handles
+from rayserve.call_result import HandleOptions
 from rayserve.context import context
 from rayserve.errors import (
     BadRequestError,
@@ -169,14 +170,14 @@ def test_case_29_refusals_surface_in_the_result(mini: Mini) -> None:
     with pytest.raises(QueueFullError, match="max_queued=1"):
         calls[2].result(10)
     with pytest.raises(NotFoundError, match="no endpoint 'nope'"):
-        ServeHandle(INSTANCE, "nope").remote().result(10)
+        ServeHandle(INSTANCE, HandleOptions("nope")).remote().result(10)
     held.gate.set()
     assert [call.result(10) for call in calls[:2]] == [0, 1]
 
 
 def test_missing_ok_waits_for_an_endpoint_to_come(mini: Mini) -> None:
     serve(mini, lambda x: x)
-    call = ServeHandle(INSTANCE, "later", missing_ok=True).remote("x")
+    call = ServeHandle(INSTANCE, HandleOptions("later", missing_ok=True)).remote("x")
     assert not call.done()
     mini.endpoint("later", None, {"b": 1.0}).publish()
 
@@ -253,7 +254,7 @@ def test_case_30_handles_can_be_pickled(mini: Mini) -> None:
 
 def test_a_process_that_is_not_connected_is_told_so() -> None:
     with pytest.raises(NotRunningError, match=r'instance "elsewhere"; call serve.init'):
-        ServeHandle("elsewhere", "e").remote(1)
+        ServeHandle("elsewhere", HandleOptions("e")).remote(1)
 
 
 def test_disconnecting_ends_every_call(mini: Mini) -> None:

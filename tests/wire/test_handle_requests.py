@@ -13,6 +13,7 @@ from tests.wire.mini import Mini
 
 from rayserve.apps import asgi, wsgi
 from rayserve.batching import accept_batch
+from rayserve.call_result import HandleOptions
 from rayserve.context import context
 from rayserve.errors import (
     BadRequestError,
@@ -247,7 +248,7 @@ def test_unknown_options_are_errors(mini: Mini) -> None:
 
 def test_an_endpoint_that_comes_later_is_waited_for(mini: Mini) -> None:
     serve(mini, lambda request: request.view_args)
-    call = ServeHandle("mini", "later", missing_ok=True).request(path="/later/7")
+    call = ServeHandle("mini", HandleOptions("later", missing_ok=True)).request(path="/later/7")
     mini.endpoint("later", "/later/{n}", {"b": 1.0}).publish()
 
     assert call.result(10).json() == {"n": "7"}

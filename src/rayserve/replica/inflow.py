@@ -11,14 +11,13 @@ then looks for a piece: one of the two always sees the other.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Final
+
+from rayserve.wakeup import wakeable
 
 __all__ = ["Broken", "Inflow", "Stream"]
 
@@ -127,10 +126,8 @@ class Inflow(io.RawIOBase):
         return self._take(_ALL)
 
     async def _until_ready(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self.ready:
-            future: asyncio.Future[None] = loop.create_future()
-            self._wake = partial(_set, loop, future)
+            future, self._wake = wakeable()
             if not self.ready:
                 await future
         self._wake = None
@@ -180,17 +177,3 @@ class Stream(io.BufferedReader):
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it arrives."""
         return aiter(self._inflow)
-
-
-def _set(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    """Let a reader on `loop` go on; from any thread."""
-    if asyncio._get_running_loop() is loop:  # it reads the sockets itself: no need to wake it by its pipe
-        _set_here(future)
-        return
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
-        loop.call_soon_threadsafe(_set_here, future)
-
-
-def _set_here(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

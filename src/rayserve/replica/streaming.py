@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from rayserve.replica.outflow import Outflow
 from rayserve.replica.work import Work
+from rayserve.wakeup import wakeable
 
 __all__ = ["TURN_CHUNKS", "Begin", "Encode", "Waits", "send_async", "send_sync", "until_clear"]
 
@@ -91,16 +92,7 @@ async def send_async(work: Work, chunks: AsyncIterator[Any], begin: Begin, encod
 
 async def until_clear(outflow: Outflow) -> None:
     """Wait on the loop until nothing is held back."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def done() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    def wake() -> None:
-        loop.call_soon_threadsafe(done)
-
+    future, wake = wakeable()
     if outflow.when_clear(wake):
         await future
 

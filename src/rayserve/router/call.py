@@ -143,9 +143,7 @@ class Call:
     )  # fmt: skip
 
     flags = 0  # wire flags of the OPEN beside END and NOT_IDEMPOTENT
-    missing_ok = False  # wait for an endpoint that does not exist yet
     pin: str | None = None  # the backend, or the replica, that its caller chose; see `pins`
-    nested = False  # made while another call runs, which shutting down waits for
 
     def __init__(self, endpoint: str, deadline: float, idempotent: bool, shard_key: str | None = None) -> None:
         """Make a call that no router knows yet."""
@@ -165,6 +163,16 @@ class Call:
         self.order = 0
         self.bucket: set[Call] | None = None
         self.tally: Tally | None = None
+
+    @property
+    def missing_ok(self) -> bool:
+        """Whether it waits for an endpoint that does not exist yet."""
+        return False
+
+    @property
+    def nested(self) -> bool:
+        """Whether it is made while another call runs, which shutting down waits for."""
+        return False
 
     def settle(self, endpoint: Endpoint | None, now: float) -> None:
         """Take what the endpoint's options say about this call, just before it is routed.

@@ -43,8 +43,9 @@ def pack(value: object, by_value: Callable[..., bytes]) -> tuple[list[int], list
         buffers.clear()
         data = by_value(value, protocol=5, buffer_callback=buffers.append)
     parts: list[Part] = [data]
-    parts.extend(buffer.raw() for buffer in buffers)
-    return [len(part) for part in parts], parts
+    if buffers:
+        parts.extend(buffer.raw() for buffer in buffers)
+    return list(map(len, parts)), parts
 
 
 def unpack(sizes: list[int], body: bytes | memoryview) -> Any:
