@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,18 @@ def test_windows_gets_a_clear_refusal() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert serve.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_every_module_has_a_room_in_the_architecture() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = text.partition("## Rooms")[2].partition("\n## ")[0]
+    rooms = [
+        room for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for room in re.findall(r"`([\w*]+)`", line)
+    ]
+    package = ROOT / "src" / "rayserve"
+    modules = {
+        path.stem for path in (*package.glob("*.py"), *(inner.parent for inner in package.glob("*/__init__.py")))
+    }
+
+    assert [name for name in sorted(modules) if not any(fnmatch(name, room) for room in rooms)] == []
+    assert [room for room in rooms if not any(fnmatch(name, room) for name in modules)] == []
