@@ -13,6 +13,7 @@ from tests.conditions import eventually
 from tests.wire.mini import Mini
 from tests.wire.raw_router import RawRouter
 
+from rayserve.batching import accept_batch
 from rayserve.context import context
 from rayserve.wire import codec
 
@@ -158,6 +159,30 @@ def test_sync_methods_of_an_async_class_run_beside_the_loop(mini: Mini) -> None:
     GATE.set()
 
     assert blocked.result(10) == (True, True, "ran")
+
+
+def test_case_28_sync_methods_of_an_async_class_overlap_in_their_threads(mini: Mini) -> None:
+    overlap = Overlap(3)
+
+    class Code:
+        async def __call__(self) -> None: ...
+
+        def single(self, _: Any) -> None:
+            overlap()
+
+        @accept_batch
+        def batch(self, items: list[Any]) -> list[Any]:
+            overlap()
+            return items
+
+    mini.backend("b", Code, {"max_concurrency": 3}).endpoint("e", None, {"b": 1.0}).publish()
+    for method in ("single", "batch"):
+        overlap.most = 0
+        calls = [mini.handle("e").options(method).remote(number) for number in range(6)]
+        for call in calls:
+            call.result(10)
+
+        assert overlap.most == 3
 
 
 def test_case_10_reconfigure_of_an_async_class_never_overlaps_a_call(mini: Mini) -> None:

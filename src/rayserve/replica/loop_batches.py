@@ -1,6 +1,6 @@
 """The batches of a backend with an event loop: which form, which run.
 
-take(work) ─► joins a batch that forms, or begins one ─► released ─► user code, on the loop or on its thread
+take(work) ─► joins a batch that forms, or begins one ─► released ─► user code, on the loop or on a thread beside it
           └─► False: as many run as may
 """
 
@@ -31,7 +31,8 @@ class LoopBatches:
         self,
         intake: Intake,
         loop: asyncio.AbstractEventLoop,
-        thread: Executor,
+        threads: Executor,
+        count: int,
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         """Begin without any.
@@ -39,14 +40,16 @@ class LoopBatches:
         Args:
             intake: for the rule.
             loop: the replica's.
-            thread: runs sync user code.
+            threads: run sync user code.
+            count: how many they are; each runs one batch.
             start: runs a batch as a task.
         """
         self._intake = intake
         self._loop = loop
-        self._thread = thread
+        self._threads = threads
+        self._thread_count = count
         self._start = start
-        self._count = 0
+        self._running = {True: 0, False: 0}  # batches that form or run, of async and of sync code
         self._forming: list[Forming] = []
 
     def take(self, work: Work, target: Target, invoker: Invoker) -> bool:
@@ -56,9 +59,10 @@ class LoopBatches:
             if alike(forming.key, work.key):
                 forming.add(work)
                 return True
-        if self._count >= self._intake.rule.concurrent:
+        is_async = target.traits.is_async
+        if self._running[is_async] >= (self._intake.rule.concurrent if is_async else self._thread_count):
             return False
-        self._count += 1
+        self._running[is_async] += 1
         forming = Forming(self._loop, self._intake.rule, work.key)
         self._forming.append(forming)
         forming.add(work)
@@ -71,9 +75,9 @@ class LoopBatches:
             if batch and target.traits.is_async:
                 await self._run(batch, target, invoker)
             elif batch:
-                await asyncio.wrap_future(self._thread.submit(self._run_beside, batch, target, invoker))
+                await asyncio.wrap_future(self._threads.submit(self._run_beside, batch, target, invoker))
         finally:
-            self._count -= 1
+            self._running[target.traits.is_async] -= 1
 
     def _run_beside(self, batch: list[Work], target: Target, invoker: Invoker) -> None:
         now = time.monotonic()

@@ -93,7 +93,7 @@ class Replica:
         if app is not None:
             return ThreadPool(self._intake, app.threads)
         if self.handler.traits.is_async:
-            return Tasks(self._intake, uvloop.new_event_loop(), self._io.loop)
+            return Tasks(self._intake, uvloop.new_event_loop(), self._io.loop, threads=max_concurrency)
         if max_concurrency > 1:
             return ThreadPool(self._intake, max_concurrency)
         return MainThread(self._intake, self._io.loop)

@@ -1,7 +1,7 @@
 """Async user code: the main thread runs an event loop that reads the sockets and holds a task per call.
 
     loop ─► server.poll ─► intake ─► task: await user code ─► answer ─► flushed once a turn
-                                  └► sync methods of such a backend: one thread beside the loop
+                                  └► sync methods of such a backend: `max_concurrency` threads beside the loop
 
 No user code ever blocks the loop unasked; code that does so all the same is named in the log.
 """
@@ -48,6 +48,7 @@ class Tasks:
         loop: asyncio.AbstractEventLoop,
         io_loop: asyncio.AbstractEventLoop,
         app: AppRunner | None = None,
+        threads: int = 1,
     ) -> None:
         """Make ready; `server` and `invoker` are set by whoever builds the replica.
 
@@ -56,6 +57,7 @@ class Tasks:
             loop: not running yet; `serve` runs it.
             io_loop: of the process's I/O thread, which watches over `loop`.
             app: the ASGI app, if that is what this backend is.
+            threads: number of threads for sync methods.
         """
         self.server: Server
         self.invoker: Invoker
@@ -66,12 +68,12 @@ class Tasks:
         self._context = contextvars.copy_context()
         self._dirty: set[Link] = set()
         self._vigil = Vigil()
-        self._running: set[object] = set()  # calls, batches' tasks, jobs of the thread and of `run_between`
+        self._running: set[object] = set()  # calls, batches' tasks, jobs of the threads and of `run_between`
         self._jobs: deque[Callable[[], Any]] = deque()
         self._pumping = False
         self._stopping = False
-        self._thread = ThreadPoolExecutor(1, "user", initializer=lambda: self.invoker.enter_thread())
-        self._batches = LoopBatches(intake, loop, self._thread, self._start)
+        self._threads = ThreadPoolExecutor(threads, "user", initializer=lambda: self.invoker.enter_thread())
+        self._batches = LoopBatches(intake, loop, self._threads, threads, self._start)
         self._watch = LoopWatch(loop, io_loop, lambda: bool(self._running))
 
     # -- what sessions, the intake and the replica call -----------------------------------------------
@@ -146,7 +148,7 @@ class Tasks:
         self._flush()
         if self._app is not None:
             loop.run_until_complete(self._app.lifespan.shutdown(_SHUTDOWN_S))
-        self._thread.shutdown(wait=False)
+        self._threads.shutdown(wait=False)
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -223,15 +225,15 @@ class Tasks:
 
     async def _run_job(self, job: Callable[[], Any]) -> None:
         try:
-            result = await self._loop.run_in_executor(self._thread, job)
+            result = await self._loop.run_in_executor(self._threads, job)
             if inspect.isawaitable(result):
                 await result
         finally:
             self._jobs.popleft()
 
     def _beside(self, function: Callable[..., object], *args: object) -> Future[object]:
-        """Run sync user code on the thread beside the loop; `function` answers the calls by itself."""
-        future = self._thread.submit(function, *args)
+        """Run sync user code on a thread beside the loop; `function` answers the calls by itself."""
+        future = self._threads.submit(function, *args)
         self._running.add(future)
         future.add_done_callback(lambda done: self._soon(self._ended, done))
         return future
@@ -277,7 +279,7 @@ class Tasks:
             left = await invoker.replies.reply_async(work, result)
             if left is not None:  # a sync generator would block the loop
                 context = contextvars.copy_context()
-                await asyncio.wrap_future(self._thread.submit(context.run, invoker.replies.reply, work, left))
+                await asyncio.wrap_future(self._threads.submit(context.run, invoker.replies.reply, work, left))
         except BaseException as error:
             self._failed(work, error)
         self._ended(work)
