@@ -63,7 +63,7 @@ class BackendConfig(Checked):
         max_concurrent_batches: batches of an async handler that may run at once in one replica.
         max_concurrency: threads for sync code in one replica.
         max_concurrent_queries: calls one replica holds at most. None derives it: sync `max(8, 2 * max_concurrency)`,
-            async 256, batched `max_batch_size * (max_concurrent_batches + 1)`.
+            WSGI apps `max(8, 2 * threads)`, async 256, batched `max_batch_size * (max_concurrent_batches + 1)`.
         max_queued: calls that may wait in front of the backend, per router; 0 refuses what no replica has room for.
         user_config: handed to the `reconfigure` method of every replica; any picklable value but None, which is none.
         startup_timeout_s: seconds a new replica has to load and construct the code.

@@ -30,7 +30,7 @@ def check_against_traits(config: BackendConfig, traits: Traits, tag: str) -> Non
 
     Raises:
         InvalidValueError: batch options without `accept_batch`, `max_concurrent_batches` for sync batches,
-            `max_concurrency` where all code is async, a `user_config` that no `reconfigure` would take,
+            `max_concurrency` where all code is async or a WSGI app, a `user_config` that no `reconfigure` would take,
             `stream_request` for code that asks for whole bodies.
     """
     # At most one call per batch is what code without the decorator does anyway.
@@ -45,6 +45,11 @@ def check_against_traits(config: BackendConfig, traits: Traits, tag: str) -> Non
         raise InvalidValueError(
             f'backend "{tag}" is async throughout, so max_concurrency={config.max_concurrency} cannot be: it counts '
             "threads for sync code, and async calls overlap by themselves; limit them with max_concurrent_queries"
+        )
+    if config.max_concurrency > 1 and traits.kind == "wsgi":
+        raise InvalidValueError(
+            f'backend "{tag}" is a WSGI app, so max_concurrency={config.max_concurrency} cannot be: the number of its '
+            "threads is said where it is wrapped, as in serve.wsgi(app, threads=8)"
         )
     if config.user_config is not None and not traits.reconfigures:
         raise InvalidValueError(
@@ -62,7 +67,7 @@ def max_concurrent_queries(config: BackendConfig, traits: Traits) -> int:
     """
     if config.max_concurrent_queries is not None:
         return config.max_concurrent_queries
-    sync = max(_SYNC_QUERIES, 2 * config.max_concurrency)
+    sync = max(_SYNC_QUERIES, 2 * (traits.threads or config.max_concurrency))
     needs = [_ASYNC_QUERIES if traits.kind == "asgi" else sync] if not traits.methods else []
     for method in traits.methods:
         if not method.batches:

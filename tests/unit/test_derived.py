@@ -22,7 +22,7 @@ BATCHED = Traits("class", (MethodTraits("__call__", batches=True),))
 ASYNC_BATCHED = Traits("class", (MethodTraits("__call__", is_async=True, batches=True),))
 MIXED = Traits("class", (MethodTraits("__call__"), MethodTraits("stream", is_async=True)))
 ASGI = Traits("asgi")
-WSGI = Traits("wsgi")
+WSGI = Traits("wsgi", threads=8)
 
 
 def test_case_8_batches_need_the_decorator() -> None:
@@ -65,11 +65,16 @@ def test_threads_are_for_sync_code(traits: Traits) -> None:
         check_against_traits(BackendConfig(max_concurrency=2), traits, "b")
 
 
-@pytest.mark.parametrize(
-    "traits", [SYNC, BATCHED, MIXED, WSGI, Traits("class", ASYNC.methods, inherited=("sync_perhaps",))]
-)
+@pytest.mark.parametrize("traits", [SYNC, BATCHED, MIXED, Traits("class", ASYNC.methods, inherited=("sync_perhaps",))])
 def test_threads_may_serve_whatever_is_sync(traits: Traits) -> None:
     check_against_traits(BackendConfig(max_concurrency=2), traits, "b")
+
+
+def test_a_wsgi_app_is_told_where_its_threads_are_said() -> None:
+    with pytest.raises(
+        InvalidValueError, match=r'"b" is a WSGI app, so max_concurrency=2 .* serve\.wsgi\(app, threads=8\)'
+    ):
+        check_against_traits(BackendConfig(max_concurrency=2), WSGI, "b")
 
 
 @pytest.mark.parametrize("value", [0, False, {}, "v1"])
@@ -85,7 +90,8 @@ def test_case_10_a_user_config_needs_a_reconfigure(value: object) -> None:
         (BackendConfig(), SYNC, 8),
         (BackendConfig(max_concurrency=3), SYNC, 8),
         (BackendConfig(max_concurrency=10), SYNC, 20),
-        (BackendConfig(max_concurrency=10), WSGI, 20),
+        (BackendConfig(), WSGI, 16),
+        (BackendConfig(), Traits("wsgi", threads=2), 8),
         (BackendConfig(), ASYNC, 256),
         (BackendConfig(), ASGI, 256),
         (BackendConfig(), MIXED, 256),

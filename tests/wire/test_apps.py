@@ -141,22 +141,22 @@ def test_a_flask_app_answers_under_its_prefix(mini: Mini) -> None:
 
 
 def test_wsgi_threads_overlap(mini: Mini) -> None:
-    together = threading.Barrier(3)
+    together = threading.Barrier(12)
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         together.wait(10)
         start_response("200 OK", [("content-type", "text/plain")])
         return [b"met"]
 
-    serve(mini, wsgi(app, threads=3))
+    serve(mini, wsgi(app, threads=12))
     answers: list[bytes] = []
-    threads = [threading.Thread(target=lambda: answers.append(mini.get("/app/x").body)) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: answers.append(mini.get("/app/x").body)) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
 
-    assert answers == [b"met"] * 3
+    assert answers == [b"met"] * 12
 
 
 def test_a_factory_is_called_on_the_replica(mini: Mini) -> None:

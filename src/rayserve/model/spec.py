@@ -84,12 +84,14 @@ class Traits(msgspec.Struct, frozen=True):
         methods: callable without further permission, in definition order.
         inherited: names callable only if the endpoint's `call_methods` lists them.
         reconfigures: has a `reconfigure` method.
+        threads: of a WSGI app, as `serve.wsgi` was told; 0 for other code.
     """
 
     kind: str
     methods: tuple[MethodTraits, ...] = ()
     inherited: tuple[str, ...] = ()
     reconfigures: bool = False
+    threads: int = 0
 
     @property
     def is_async(self) -> bool:

@@ -57,7 +57,7 @@ def describe(code: object) -> Traits:
         InvalidValueError: a class with nothing to call.
     """
     if isinstance(code, App):
-        return Traits(kind=code.kind)
+        return Traits(kind=code.kind, threads=code.threads if code.kind == "wsgi" else 0)
     if inspect.isclass(code):
         return _describe_class(code)
     if not inspect.isroutine(code) and not isinstance(code, partial):
