@@ -91,8 +91,8 @@ def update_backend_config(tag: str, config: dict[str, Any] | BackendConfig) -> N
     """Change the named options of a backend; returns when they are in force in every replica.
 
     `num_replicas` starts or drains replicas; other options keep the same ones. A `user_config` is handed to every
-    replica's `reconfigure`; if one raises, all get the old one back. `user_config=None` replaces the replicas by
-    fresh ones.
+    replica's `reconfigure`; if one raises, all get the old one back. Another `max_concurrency`, and
+    `user_config=None`, replace the replicas by fresh ones; calls wait for these meanwhile.
 
     Args:
         tag: the backend's.

@@ -163,6 +163,21 @@ def test_case_10_batch_settings_keep_the_replicas() -> None:
     run(story())
 
 
+def test_case_10_another_number_of_threads_replaces_the_replicas() -> None:
+    async def story() -> None:
+        world = World()
+        controller = await started(world)
+        await do(controller, create_backend("m", num_replicas=2))
+        before = {one.spec.replica for one in world.replicas()}
+        await do(controller, update_backend("m", max_concurrency=3))
+        serving = {one.id for one in world.table().backends[0].replicas}
+        assert len(serving) == 2 and not serving & before
+        fresh = [one for one in world.replicas() if one.spec.replica in serving]
+        assert [one.spec.backend.max_concurrency for one in fresh] == [3, 3]
+
+    run(story())
+
+
 def test_case_10_user_config_reaches_all_or_is_restored_everywhere() -> None:
     async def story() -> None:
         world = World()

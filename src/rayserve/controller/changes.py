@@ -216,14 +216,16 @@ def _configured(
 ) -> Desired:
     """Return `state` with a backend's settings under a new revision.
 
-    Replicas cannot be told to forget a `user_config`: where there is none any more, they are replaced.
+    Replicas cannot be told to forget a `user_config`, nor to run code in another number of threads: then they are
+    replaced.
     """
     serial = state.serial + 1
     same = hash_ == record.user_config[1]
+    stays = (same or hash_) and config["max_concurrency"] == record.config["max_concurrency"]
     stamp = record.user_config if same else (serial, hash_) if hash_ else (0, "")
     changed = replace(record, config=config, revision=serial, user_config=stamp, prior=prior)
     state = replace(put_backend(state, changed), serial=serial)
-    return state if same or hash_ else drain(state, [record.tag])
+    return state if stays else drain(state, [record.tag])
 
 
 def discard(state: Desired, tag: str) -> Desired:
