@@ -44,6 +44,14 @@ class App:
     def __repr__(self) -> str:
         return f"serve.{self.kind}({self._source!r})"
 
+    @property
+    def instead(self) -> str:
+        """What to write where the live app cannot travel."""
+        return (
+            f'let the replica make it: serve.{self.kind}("module:app"), or serve.{self.kind}(make_app) with a function '
+            "without arguments that returns it"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by name where there is one, else with the live app."""
         source = self._source

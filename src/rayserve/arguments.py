@@ -248,7 +248,8 @@ def _check_misplaced(tag: str, code: object, kwargs: Mapping[str, Any]) -> None:
 def _blob(blobs: dict[str, bytes], value: object, whose: str, part: str) -> str:
     """Pickle `value` into `blobs` and return its hash."""
     with carried(value):
-        data = check_blob(pickle(value, f"{part}{whose}"), f"{part}{whose}")
+        what = f"{part}{whose}"
+        data = check_blob(pickle(value, what, value.instead) if isinstance(value, App) else pickle(value, what), what)
     name = hash_of(data)
     blobs[name] = data
     return name

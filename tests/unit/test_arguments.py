@@ -1,5 +1,6 @@
 """What users pass to the verbs: slips that can be recognised are named, with what to write instead."""
 
+import threading
 from typing import Any
 
 import fastapi
@@ -66,6 +67,19 @@ def test_an_app_of_the_other_protocol_is_told_of_its_wrapper(wrap: Any, app: Any
     assert str(caught.value) == text
     with pytest.raises(InvalidTypeError, match="which speaks"):
         wrap(lambda: app).load()  # a factory's app is seen on the replica
+
+
+def test_an_app_that_cannot_travel_is_told_to_be_made_on_the_replica() -> None:
+    app = Starlette()
+    app.state.lock = threading.Lock()
+    with pytest.raises(InvalidTypeError) as caught:
+        create_backend("b", asgi(app), (), {}, None, None)
+    text = str(caught.value)
+    assert text.startswith('the code of backend "b" cannot be pickled') and "is a lock" in text
+    assert text.endswith(
+        'let the replica make it: serve.asgi("module:app"), or serve.asgi(make_app) with a function without arguments '
+        "that returns it"
+    )
 
 
 @pytest.mark.parametrize("code", [echo, Model, Takes])

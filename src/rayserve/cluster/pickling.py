@@ -20,14 +20,19 @@ from rayserve.errors import InvalidTypeError, InvalidValueError
 __all__ = ["by_value", "check_picklable", "pickle", "unpickle"]
 
 _SHOWN_BYTES = 300
+_IN_CONSTRUCTOR = (
+    "create such objects (locks, files, connections, clients) in the constructor on the replica, "
+    "or pass what makes them"
+)
 
 
-def pickle(value: Any, what: str) -> bytes:
+def pickle(value: Any, what: str, instead: str = _IN_CONSTRUCTOR) -> bytes:
     """Return `value` as bytes that any process of the cluster can load.
 
     Args:
         value: code, arguments, a config.
         what: how a message calls it, e.g. `backend "resnet"`.
+        instead: the way out that a message proposes.
 
     Raises:
         InvalidTypeError: it cannot be pickled; the message names the offending part and the way out.
@@ -36,8 +41,7 @@ def pickle(value: Any, what: str) -> bytes:
         data = by_value(value)
     except Exception as error:  # a __reduce__ of user code may raise anything
         raise InvalidTypeError(
-            f"{what} cannot be pickled: {_culprit(value)}: {_first_line(error)}; create such objects "
-            "(locks, files, connections, clients) in the constructor on the replica, or pass what makes them"
+            f"{what} cannot be pickled: {_culprit(value)}: {_first_line(error)}; {instead}"
         ) from error
     return data
 
