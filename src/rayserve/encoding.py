@@ -27,7 +27,7 @@ __all__ = ["to_json", "type_name"]
 _NOT_FINITE: Final = "the result holds NaN or Infinity, which JSON cannot express; replace it, for example by None"
 _WAYS_OUT: Final = (
     "return str, bytes, None, numbers, dict, list, a dataclass, a pydantic or msgspec model, "
-    "a numpy array or a flask.Response"
+    "a numpy array, or a response of Flask or Starlette"
 )
 
 

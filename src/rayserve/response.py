@@ -24,6 +24,7 @@ from werkzeug.wrappers import Response
 
 from rayserve.encoding import to_json, type_name
 from rayserve.errors import BadResultError, CallError, HTTPError
+from rayserve.foreign_response import taken_apart
 
 __all__ = [
     "NO_BODY", "STREAM", "AsyncChunks", "Chunks", "Encoded", "announced", "chunk", "encode", "encode_error",
@@ -108,8 +109,8 @@ def encode(value: Any) -> Encoded:
     """Encode what a handler returned.
 
     `str` becomes plain text, `bytes` octets, `None` an empty 200, a `(body, status)` or
-    `(body, status, headers)` tuple what it says, a Flask or Werkzeug response itself, a generator a
-    stream, anything else JSON.
+    `(body, status, headers)` tuple what it says, a Flask, Werkzeug or Starlette response itself, a
+    generator a stream, anything else JSON.
 
     Args:
         value: the result of a call, or one item of a batch's result.
@@ -124,8 +125,13 @@ def encode(value: Any) -> Encoded:
         return _from_tuple(*value)
     if isinstance(value, Response):
         return _from_response(value)
-    headers, body = _content(value)
-    return Encoded(200, headers, body)
+    if (foreign := taken_apart(value)) is not None:
+        status, pairs, body = foreign
+        if isinstance(body, bytes):
+            return _finish(status, render_headers(pairs), body)
+        return _finish(status, render_headers(pairs), AsyncChunks(body), announced(pairs))
+    headers, content = _content(value)
+    return Encoded(200, headers, content)
 
 
 def encode_error(error: HTTPError | HTTPException | CallError, request_id: str) -> Encoded:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 from tests.conditions import eventually
 from tests.wire.mini import Mini
 
+from rayserve.context import context
 from rayserve.errors import CallCancelledError, HTTPError
 
 
@@ -66,6 +68,47 @@ def test_an_async_generator_is_sent_chunk_by_chunk(mini: Mini) -> None:
     assert response.read(5) == b"first"
     gate.set()
     assert response.read() == b"second"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "threads"])
+def test_a_starlette_stream_is_sent_chunk_by_chunk(mini: Mini, kind: str) -> None:
+    gate, ended = threading.Event(), threading.Event()
+
+    async def chunks() -> AsyncIterator[str]:
+        try:
+            yield "first"
+            while not gate.is_set():
+                await asyncio.sleep(0.001)
+            yield "second"
+        finally:
+            ended.set()
+
+    def plain() -> StreamingResponse:
+        return StreamingResponse(chunks(), 202, media_type="text/csv")
+
+    async def later() -> StreamingResponse:
+        return plain()
+
+    mini.backend("b", later if kind == "async" else plain, {"max_concurrency": 2} if kind == "threads" else {})
+    mini.endpoint("e", "/x", {"b": 1.0}).publish()
+    response = chunks_of(mini, "/x")
+
+    assert (response.status, response.getheader("content-type")) == (202, "text/csv; charset=utf-8")
+    assert response.read(5) == b"first"
+    gate.set()
+    assert response.read() == b"second"
+    assert ended.wait(10)
+
+
+def test_an_async_generator_that_sync_code_returns_is_sent_too(mini: Mini) -> None:
+    async def chunks() -> AsyncIterator[str]:
+        yield str(context.request_id)
+        await asyncio.sleep(0)
+        yield "!"
+
+    mini.backend("b", lambda: chunks()).endpoint("e", "/x", {"b": 1.0}).publish()
+
+    assert mini.get("/x", {"x-request-id": "me"}).body == b"me!"
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -7,6 +7,7 @@ Whatever comes out of user code, `sys.exit` included, ends in exactly one last f
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from rayserve import response
 from rayserve.errors import REASONS, BadResultError, CallError, HTTPError
 from rayserve.replica.inflow import Broken
 from rayserve.replica.outflow import Outflow
+from rayserve.replica.pulled import Pulled
 from rayserve.replica.raised import pickled
 from rayserve.replica.streaming import Begin, Encode, Waits, send_async, send_sync
 from rayserve.replica.work import Work
@@ -72,17 +74,19 @@ class Replies:
         """Send an HTTP answer.
 
         Raises:
-            BadResultError: its body is an async stream.
+            BadResultError: its body is an async stream, and this thread runs the loop.
         """
-        status, headers, body = encoded.status, encoded.headers, encoded.body
+        body = encoded.body
         if isinstance(body, bytes):
-            work.session.answer(work, status, headers, body, encoded.size)
+            work.session.answer(work, encoded.status, encoded.headers, body, encoded.size)
         elif isinstance(body, AsyncIterator):
-            raise BadResultError(
-                "an async generator is an answer of async handlers only; make the handler an async def"
-            )
+            if not isinstance(body, response.AsyncChunks) or asyncio._get_running_loop() is not None:
+                raise BadResultError(
+                    "an item of a batch cannot be an async stream; yield lists from the handler instead"
+                )
+            self._stream(work, Pulled(body), _beginning(work, encoded), _as_it_is)
         else:
-            self._stream(work, body, lambda: work.session.begin(work, status, headers, encoded.size), _as_it_is)
+            self._stream(work, body, _beginning(work, encoded), _as_it_is)
 
     def _stream(self, work: Work, chunks: Any, begin: Begin, encode: Encode) -> None:
         try:
@@ -128,8 +132,7 @@ class Replies:
             return None
         encoded = response.encode(result)
         if isinstance(encoded.body, AsyncIterator):
-            status, headers = encoded.status, encoded.headers
-            await self._stream_async(work, encoded.body, lambda: work.session.begin(work, status, headers), _as_it_is)
+            await self._stream_async(work, encoded.body, _beginning(work, encoded), _as_it_is)
         elif isinstance(encoded.body, bytes):
             self.answer(work, encoded)
         else:
@@ -180,6 +183,10 @@ class Replies:
             text = user_traceback(error, notes=False)
         detail = f"the handler raised {type(error).__name__}; the log of replica {self._replica} has the traceback"
         return Failure("user_exception", detail, traceback=text)
+
+
+def _beginning(work: Work, encoded: response.Encoded) -> Begin:
+    return lambda: work.session.begin(work, encoded.status, encoded.headers, encoded.size)
 
 
 def _as_it_is(chunk: bytes) -> list[bytes | memoryview]:
