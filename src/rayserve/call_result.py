@@ -194,6 +194,15 @@ class CallResult(Call):
         self._finish(BadRequestError(detail))
         return True
 
+    def _is_listed(self) -> bool:
+        """Return whether the endpoint's `call_methods` names our method, which may be an inherited one then."""
+        name = self._options.method_name
+        if not name:
+            return False
+        endpoint = self._io.router.endpoint(self.endpoint)
+        names = None if endpoint is None else endpoint.options.call_methods
+        return isinstance(names, tuple) and name in names
+
     def settle(self, endpoint: Endpoint | None, now: float) -> None:
         """Take what the endpoint's options say; called on the I/O thread, just before routing."""
         timeout_s = self._options.timeout_s

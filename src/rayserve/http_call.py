@@ -66,7 +66,7 @@ class HTTPCall(CallResult):
                 self._request_id,
                 time_left_ms,
                 self._options.method_name,
-                False,
+                self._is_listed(),
                 self._depth,
                 self._traceparent,
                 request.method,

@@ -72,7 +72,7 @@ class PythonCall(CallResult):
                 self._request_id,
                 time_left_ms,
                 self._options.method_name,
-                False,
+                self._is_listed(),
                 self._depth,
                 self._traceparent,
                 self._sizes,

@@ -223,6 +223,28 @@ def test_case_30_options_make_another_handle(mini: Mini) -> None:
         handle.options(1)  # type: ignore[arg-type]
 
 
+class _Above:
+    def inherited(self, word: Any = None) -> str:
+        return "inherited"
+
+
+class _Below(_Above):
+    def own(self, word: Any = None) -> str:
+        return "own"
+
+
+def test_case_19_an_inherited_method_that_is_listed_can_be_called_by_handle(mini: Mini) -> None:
+    mini.endpoint("other", None, {"b": 1.0})
+    handle = serve(mini, _Below, call_methods=["inherited"]).options("inherited")
+    other = mini.handle("other")
+
+    assert handle.remote().result(10) == "inherited"
+    assert handle.request().result(10).text == "inherited"
+    assert other.options("own").remote().result(10) == "own"
+    with pytest.raises(NotFoundError, match="list it in the endpoint's call_methods"):
+        other.options("inherited").remote().result(10)
+
+
 def test_case_30_timeout_s_is_the_calls_own(mini: Mini) -> None:
     held = Held()
     handle = serve(mini, lambda: held())
