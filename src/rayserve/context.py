@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -56,6 +56,8 @@ class CallState(msgspec.Struct, gc=False):
     unix_deadline: float | None = None  # filled on first look, so that it reads the same every time
 
 
+S = TypeVar("S", bound=CallState)
+
 _OUTSIDE = CallState(False, None, None, None, None)
 _state: ContextVar[CallState] = ContextVar("rayserve_call", default=_OUTSIDE)
 
@@ -68,11 +70,12 @@ current = _state.get
 """Return the current `CallState`; outside a call one whose fields say so."""
 
 
-def batch_state(calls: Sequence[CallState]) -> CallState:
+def batch_state(calls: Sequence[CallState], kind: type[S] = CallState) -> S:  # type: ignore[assignment]
     """Combine the states of the calls of one batch.
 
     Args:
         calls: at least one, in the order of the batch; all by HTTP or all from handles.
+        kind: what to make of them.
     """
     first = calls[0]
     deadlines = [call.deadline for call in calls if call.deadline is not None]
@@ -80,7 +83,7 @@ def batch_state(calls: Sequence[CallState]) -> CallState:
     request_ids: list[Any] = [call.request_id for call in calls]
     endpoints: list[Any] = [call.endpoint for call in calls]
     traceparents: list[Any] = [call.traceparent for call in calls]
-    return CallState(
+    return kind(
         web=first.web,
         request_id=tuple(request_ids),
         endpoint=tuple(endpoints),

@@ -10,6 +10,7 @@ from tests.conditions import eventually
 from tests.wire.mini import Mini
 
 from rayserve import handle as handles
+from rayserve.batching import accept_batch
 from rayserve.context import context
 from rayserve.errors import CallCancelledError, DeadlineError, HTTPError, QueueFullError, UserCodeError
 
@@ -72,7 +73,7 @@ def test_when_the_budget_is_spent_the_nested_call_ends_too(mini: Mini) -> None:
     assert not {DeadlineError, CallCancelledError}.isdisjoint(seen)
 
 
-@pytest.mark.parametrize("kind", ["sync", "async", "forgotten"])
+@pytest.mark.parametrize("kind", ["sync", "async", "forgotten", "batch", "async batch"])
 def test_cancelling_a_call_cancels_what_it_called(mini: Mini, kind: str) -> None:
     began, ended = threading.Semaphore(0), threading.Semaphore(0)
 
@@ -94,8 +95,17 @@ def test_cancelling_a_call_cancels_what_it_called(mini: Mini, kind: str) -> None
         _call = mini.handle("inner").remote()
         await asyncio.sleep(60)
 
-    handle = chain(mini, {"sync": sync, "async": awaited, "forgotten": forgotten}[kind], inner)
-    call = handle.remote()
+    @accept_batch
+    def batch(words: list[Any]) -> None:
+        mini.handle("inner").remote().result()
+
+    @accept_batch
+    async def async_batch(words: list[Any]) -> None:
+        await forgotten()
+
+    codes = {"sync": sync, "async": awaited, "forgotten": forgotten, "batch": batch, "async batch": async_batch}
+    handle = chain(mini, codes[kind], inner)
+    call = handle.remote(*["word"] * ("batch" in kind))
     assert began.acquire(timeout=10)
     call.cancel()
     call.cancel()

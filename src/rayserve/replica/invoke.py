@@ -131,8 +131,16 @@ class Invoker:
         """Run user code for a batch that was gathered, on this thread."""
         if not batch:
             return
-        token = enter(batch_state([self.state(work) for work in batch]))
+        state = self.batch_state(batch)
+        token = enter(state)
         stream = BatchStream(batch, self.replies)
+
+        def given_up() -> None:
+            if stream.over:
+                state.cancel_nested()
+
+        for work in batch:
+            work.on_cancel = given_up
         try:
             self._executor.enter(batch)
             result = target.func(*self.batch_arguments(batch, target))
@@ -165,6 +173,10 @@ class Invoker:
         )  # fmt: skip
         work.show(state)
         return state
+
+    def batch_state(self, batch: list[Work]) -> Running:
+        """Return what `serve.context` shows during a batch."""
+        return batch_state([self.state(work) for work in batch], Running)
 
     def arguments(self, work: Work, target: Target) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what to call the target with."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
-from rayserve.context import batch_state, enter
+from rayserve.context import enter
 from rayserve.replica.batch_stream import BatchStream, send_lists_async
 from rayserve.replica.forming import Forming
 from rayserve.replica.gather import alike
@@ -85,7 +85,8 @@ class LoopBatches:
 
     async def _run(self, batch: list[Work], target: Target, invoker: Invoker) -> None:
         """Run async user code for a batch; it is cancelled when nobody waits for any answer more."""
-        enter(batch_state([invoker.state(work) for work in batch]))
+        state = invoker.batch_state(batch)
+        enter(state)
         task = asyncio.current_task()
         assert task is not None
         stream = BatchStream(batch, invoker.replies)
@@ -93,6 +94,7 @@ class LoopBatches:
         def given_up() -> None:
             if stream.over:
                 task.cancel()
+                state.cancel_nested()
 
         for work in batch:
             work.on_cancel = given_up

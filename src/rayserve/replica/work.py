@@ -18,13 +18,18 @@ __all__ = ["Running", "Work"]
 
 
 class Running(CallState, gc=False):
-    """What `serve.context` shows during one call, and the calls made through handles meanwhile.
+    """What `serve.context` shows during one call or batch, and the calls made through handles meanwhile.
 
     Attributes:
-        nested: results that are still under way, to be cancelled with the call; None before the first.
+        nested: results that are still under way, to be cancelled with it; None before the first.
     """
 
     nested: set[Any] | None = None
+
+    def cancel_nested(self) -> None:
+        """Give up the calls that are under way; from any thread."""
+        for call in tuple(self.nested or ()):
+            call.cancel()
 
 
 class Work(msgspec.Struct, eq=False):
@@ -109,8 +114,7 @@ class Work(msgspec.Struct, eq=False):
         state = self.state
         if state is not None:
             state.cancelled = True
-            for call in tuple(state.nested or ()):
-                call.cancel()
+            state.cancel_nested()
         on_cancel = self.on_cancel  # on another thread the call may end, and let go of it
         if on_cancel is not None:
             on_cancel()
