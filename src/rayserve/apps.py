@@ -8,7 +8,6 @@ do neither is better made on the replica: by a string, or by a function without 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from types import ModuleType
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from rayserve.annotations import signature
 from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.imports import imported
 
 __all__ = ["App", "asgi", "spoken_by", "wsgi"]
 
@@ -64,14 +64,11 @@ class App:
 
         Raises:
             InvalidTypeError: what was found is no such app.
-            ImportError, AttributeError: the name leads nowhere.
+            InvalidValueError: the name leads nowhere.
         """
         found = self._source
         if isinstance(found, str):
-            module, _, name = found.partition(":")
-            found = importlib.import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
+            found = imported(found)
         if _is_factory(found):
             found = found()
         if not callable(found):

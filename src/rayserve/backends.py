@@ -51,9 +51,10 @@ def create_backend(
 
     Raises:
         NotRunningError: before `init`.
-        InvalidValueError: the tag is taken, an option cannot be, or does not go with the code.
+        InvalidValueError: the tag is taken, an option cannot be, or does not go with the code; there is no such
+            `"module:name"`, or a module that the code needs.
         InvalidTypeError: not a function or class, or something that cannot be pickled; the message says which part.
-        BackendStartError: the code cannot be imported or its constructor raised; the message has the traceback.
+        BackendStartError: importing the code or constructing it raised; the message has the traceback.
         CannotScaleError: the cluster has no room for the replicas.
         StartupTimeoutError: not ready within `startup_timeout_s`.
     """

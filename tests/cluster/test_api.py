@@ -257,11 +257,15 @@ def test_case_6_init_arguments_reach_every_replica(served: Instance, name: str) 
         (lambda: serve.create_backend("b", 5), InvalidTypeError, "got an instance of int"),  # type: ignore[arg-type]
         (lambda: serve.create_backend("b", echo, 1), InvalidValueError, "is a function, which takes no init arguments"),
         (lambda: serve.create_backend("b", "models.echo"), InvalidValueError, '"module:name"'),
-        (lambda: serve.create_backend("b", "tests.nowhere:echo"), BackendStartError, r"start:\nModuleNotFoundError"),
         (
-            lambda: serve.create_backend("b", "tests.cluster.models:nothing"),
-            BackendStartError,
-            r"start:\nAttributeError",
+            lambda: serve.create_backend("b", "tests.nowhere:echo"),
+            InvalidValueError,
+            '"tests.nowhere:echo" cannot be imported on the replica: there is no module "tests.nowhere"; install it',
+        ),
+        (
+            lambda: serve.create_backend("b", "tests.cluster.models:Countr"),
+            InvalidValueError,
+            r'there is no "Countr" in .*models\.py; did you mean "Counter"\?',
         ),
         (lambda: serve.create_backend("b", "tests.cluster.models:instance"), InvalidTypeError, "instance of Counter"),
         (lambda: serve.create_backend("b", Counter, threading.Lock()), InvalidTypeError, "cannot be pickled"),

@@ -16,6 +16,7 @@ from typing import Any
 
 from rayserve.annotations import declared, replace
 from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.imports import TO_SHIP
 
 __all__ = ["by_value", "check_picklable", "pickle", "unpickle"]
 
@@ -63,8 +64,7 @@ def unpickle(data: bytes, what: str) -> Any:
         return cloudpickle.loads(data)
     except ModuleNotFoundError as error:
         raise InvalidValueError(
-            f'{what} needs the module "{error.name}", which cannot be imported on the replica; install it on every '
-            'node, or ship it with ray_init_kwargs={"runtime_env": {"working_dir": "."}}'
+            f'{what} needs the module "{error.name}", which cannot be imported on the replica; {TO_SHIP}'
         ) from error
 
 

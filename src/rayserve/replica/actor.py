@@ -6,7 +6,6 @@ controller ── load() ──► Loaded (traits, addresses, or why not)
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ import msgspec
 from rayserve.cluster import store
 from rayserve.cluster.pickling import by_value, unpickle
 from rayserve.errors import InvalidTypeError, InvalidValueError
+from rayserve.imports import imported
 from rayserve.instance import adopt
 from rayserve.io_thread import IOThread
 from rayserve.memory import keep_freed, spare_imports
@@ -102,11 +102,7 @@ class ReplicaActor:
         spec = self._spec.code
         if spec.blob:
             return self._blob(spec.blob, f'the code of backend "{self._spec.backend.tag}"')
-        module, _, name = spec.path.partition(":")
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found
+        return imported(spec.path)
 
     def _blob(self, name: str, what: str) -> Any:
         data = store.get(f"{self._spec.instance}/blob/{name}")
