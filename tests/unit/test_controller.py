@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
 import msgspec
+import pytest
 from tests.unit.fake_world import (
     HTTP,
     World,
@@ -463,6 +465,26 @@ def test_case_21_set_traffic_returns_after_every_node_acknowledged() -> None:
             assert traffic is not None and traffic.weights == {"a": 1.0}
 
     run(story())
+
+
+def test_the_log_has_each_command_and_the_replicas_that_come_and_go(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        world = World()
+        controller = await started(world)
+        await do(controller, create_backend("echo"))
+        await controller.command(create_backend("bad", "raise"))
+        await do(controller, DeleteBackend("c", "echo"))
+        while world.replicas():
+            await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.INFO, "rayserve"):
+        run(story())
+    told = [record.getMessage() for record in caplog.records]
+    assert "CreateBackend, backend echo: done" in told
+    assert any(line.startswith("CreateBackend, backend bad: BackendStartError: ") for line in told)
+    assert "DeleteBackend, backend echo: done" in told
+    for news in (" starts on node ", " is ready, process ", " has left "):
+        assert any(line.startswith("replica echo#") and news in line for line in told), (news, told)
 
 
 def test_case_11_status_says_in_words_what_runs_starts_and_waits() -> None:

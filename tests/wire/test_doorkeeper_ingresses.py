@@ -31,6 +31,8 @@ def test_start_returns_when_the_door_is_open() -> None:
             assert Path(info["run_dir"]) == base / "default-01234567"
             (ingress,) = (await keeper.watch())["ingresses"]
             assert ingress == {"index": 0, "pid": told["pid"], "state": "ready", "restarts": 0}
+            log = (Path(info["run_dir"]) / "logs" / "doorkeeper.log").read_text()
+            assert f"ingress 0 is ready, process {told['pid']}" in log
 
     run(main)
 

@@ -207,7 +207,9 @@ class Doorkeeper:
             self._hub.close()
             self._hub = None
         if self._log_handler is not None:
-            logging.getLogger("rayserve").removeHandler(self._log_handler)
+            logger = logging.getLogger("rayserve")
+            logger.removeHandler(self._log_handler)
+            logger.setLevel(logging.NOTSET)
             self._log_handler.close()
             self._log_handler = None
         if self._run_dir is not None:
@@ -222,7 +224,9 @@ class Doorkeeper:
     def _log_to(self, path: Path) -> None:
         self._log_handler = logging.FileHandler(path)
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        logging.getLogger("rayserve").addHandler(self._log_handler)
+        logger = logging.getLogger("rayserve")
+        logger.addHandler(self._log_handler)
+        logger.setLevel(logging.INFO)
 
     def _came(self, hello: Hello) -> None:
         self._gathered.came(hello.process)

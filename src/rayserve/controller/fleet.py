@@ -215,12 +215,14 @@ class Fleet:
         try:
             if life.actor is None:
                 life.actor = await self._launcher.spawn(record, life)
+                _log.info("replica %s starts on node %s", life.id, record.node[:8])
             if record.at is None:
                 loaded = await self._launcher.load(record, life.actor)
                 if isinstance(loaded, Failure):
                     return self._over(life, loaded)
                 life.at, life.pid = loaded
                 life.enter(READY, self._loop.time())
+                _log.info("replica %s is ready, process %d", life.id, life.pid)
                 self._tables.mark()
             why = await self._launcher.insist(life.actor, "run")
             return self._over(life, Failure("ended", f"it ended by itself: {why}"))
@@ -244,5 +246,7 @@ class Fleet:
                 self.holds[life.tag] = Trouble(1, now, math.inf)  # the command that waits for it will fail
             else:
                 self.holds[life.tag] = after_failure(self.holds.get(life.tag), now, ready_s)
+        else:
+            _log.info("replica %s has left (%s): %s", life.id, failure.kind, failure.text)
         life.enter(OVER, now)
         self._tables.mark()

@@ -142,6 +142,7 @@ class IngressKeeper:
 
         def ready() -> None:
             self.state = "ready"
+            log.info("ingress %d is ready, process %d", self.index, self.pid)
             watchdog.cancel()
             if self._ready_once is not None and not self._ready_once.done():
                 self._ready_once.set_result(None)

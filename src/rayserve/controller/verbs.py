@@ -9,6 +9,7 @@ Commands on one name run one after the other, others side by side.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -26,6 +27,7 @@ from rayserve.controller.tables import Tables
 
 __all__ = ["Verbs"]
 
+_log = logging.getLogger(__name__)
 _KEPT_CANCELS: Final = 100
 
 
@@ -52,7 +54,8 @@ class Verbs:
                 return known
             if command.id in self._cancelled:
                 return Outcome("CallCancelledError", "the command was cancelled before it arrived")
-            task = self._begin(command.id, subject_of(command), partial(self._carry_out, command))
+            work = partial(self._carry_out, command)
+            task = self._begin(command.id, subject_of(command), work, type(command).__name__)
         return await asyncio.shield(task)
 
     def resume(self) -> None:
@@ -83,20 +86,25 @@ class Verbs:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _begin(self, id_: str, subject: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[Outcome]:
+    def _begin(
+        self, id_: str, subject: str, work: Callable[[], Awaitable[None]], kind: str = "Resumed"
+    ) -> asyncio.Task[Outcome]:
         lock = self._locks.get(subject) or self._locks.setdefault(subject, asyncio.Lock())
 
         async def one_after_the_other() -> Outcome:
             try:
                 async with lock:
                     await work()
-                return Outcome()
-            except asyncio.CancelledError:
-                return Outcome("CallCancelledError", "the command was cancelled")
-            except Exception as error:
-                return outcome_of(error)
+                outcome = Outcome()
+            except (asyncio.CancelledError, Exception) as error:
+                outcome = outcome_of(error)
             finally:
                 del self._running[id_]
+            if outcome.error:
+                _log.warning("%s, %s: %s: %s", kind, subject, outcome.error, outcome.text)
+            else:
+                _log.info("%s, %s: done", kind, subject)
+            return outcome
 
         task = asyncio.get_running_loop().create_task(one_after_the_other(), name=f"command {id_}")
         self._running[id_] = task
