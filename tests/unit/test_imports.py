@@ -8,6 +8,7 @@ import pytest
 
 from rayserve.errors import InvalidValueError
 from rayserve.imports import imported
+from rayserve.replica.replies import user_traceback
 
 
 def test_names_may_have_dots() -> None:
@@ -35,6 +36,8 @@ def test_case_7_a_name_that_is_not_there_is_told_with_the_nearest() -> None:
 def test_case_7_what_the_module_lacks_in_turn_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needs_another.py").write_text("import no_such_module_either\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_either"):
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_either") as caught:
         imported("needs_another:name")
+    shown = user_traceback(caught.value.with_traceback(caught.tb.tb_next))  # from our own frame on
+    assert "needs_another.py" in shown.splitlines()[1]
     sys.modules.pop("needs_another", None)

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from tests.wire.mini import Mini
 
 from rayserve.apps import asgi, wsgi
+from rayserve.replica.replies import user_traceback
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
 
@@ -75,8 +76,16 @@ def test_a_failing_lifespan_says_why(mini: Mini) -> None:
         raise RuntimeError("no weights")
         yield
 
-    with pytest.raises(Exception, match="no weights"):
+    with pytest.raises(Exception, match="no weights") as caught:
         mini.backend("b", asgi(Starlette(lifespan=lifespan), lifespan="on"))
+    trace = caught.tb
+    while trace.tb_next is not None and trace.tb_frame.f_code.co_name != "_make_executor":
+        trace = trace.tb_next
+    shown = user_traceback(caught.value.with_traceback(trace))
+    assert "no weights" in shown
+    assert "/lifespan.py" not in shown.partition("LifespanError")[0], (
+        "frames of ours or the loop's tell nobody anything"
+    )
 
 
 def test_a_streaming_response_of_an_app_arrives(mini: Mini) -> None:

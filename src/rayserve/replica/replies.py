@@ -33,8 +33,11 @@ _log = logging.getLogger("rayserve.user")
 
 Pickler = Callable[..., bytes]
 
-# Modules whose frames stand above the user's: ours, Ray's wrapper of actor methods, and Python's own of imports.
-_ON_THE_WAY = ("rayserve.replica", "rayserve.apps", "ray.util.tracing", "importlib", "_frozen_importlib")
+# Modules whose frames stand above the user's: ours, Ray's wrapper of actor methods, the loop, Python's own of imports.
+_ON_THE_WAY = (
+    "rayserve.replica", "rayserve.apps", "rayserve.imports", "ray.util.tracing", "uvloop.loop", "importlib",
+    "_frozen_importlib",
+)  # fmt: skip
 
 
 class Replies:
