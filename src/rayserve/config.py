@@ -179,7 +179,7 @@ class HTTPOptions(Checked):
         keep_alive_s: seconds an idle connection is kept; 0 closes it after each answer.
         admin_port: port of the admin server on 127.0.0.1; 0 picks one.
         access_log: one log line per request.
-        trusted_proxies: IP addresses or networks whose X-Forwarded-* headers are believed.
+        trusted_proxies: IP addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
     """
 
     num_ingress: Annotated[int, Field(ge=1, le=256)] = 1
