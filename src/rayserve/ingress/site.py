@@ -89,7 +89,7 @@ class Site:
         options: `HTTPOptions` as the ingress sees them.
         limits: of request heads.
         clock: coarse time, and the open connections.
-        proxies: whose X-Forwarded-* headers are believed; None: nobody's.
+        proxies: whose X-Forwarded-For and -Proto are believed; None: nobody's.
         held: bytes of request bodies, and of WebSocket messages, held in this process.
         draining: SIGTERM came: no new connections, healthz says 503.
         closes: each connection ends with the next answer.
