@@ -121,6 +121,8 @@ def encode(value: Any) -> Encoded:
     kind = type(value)
     if kind is dict or kind is list:
         return Encoded(200, _JSON, to_json(value))
+    if kind is str:
+        return Encoded(200, _TEXT, _text(value))
     if kind is tuple and _is_answer(value):
         return _from_tuple(*value)
     if isinstance(value, Response):

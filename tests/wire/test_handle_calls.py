@@ -296,7 +296,9 @@ def test_disconnecting_ends_every_call(mini: Mini) -> None:
     held.gate.set()
 
 
-def test_a_call_without_argument_trouble_is_refused_beyond_depth_32(mini: Mini) -> None:
+def test_a_call_without_argument_trouble_is_refused_beyond_depth_32(
+    mini: Mini, caplog: pytest.LogCaptureFixture
+) -> None:
     async def again(depth: int) -> Any:
         return await mini.handle("e").remote(depth + 1)
 
@@ -304,3 +306,7 @@ def test_a_call_without_argument_trouble_is_refused_beyond_depth_32(mini: Mini) 
     with pytest.raises(BadRequestError, match="nested deeper than 32 at endpoint 'e'; does it call itself"):
         handle.remote(0).result(20)
     eventually(lambda: all(replica._intake.admitted == 0 for replica in mini.replicas.values()), "all have ended")
+    told = [record.getMessage() for record in caplog.records if "failed in user code" in record.getMessage()]
+    assert len(told) == 33
+    assert "… 28 more, of the calls between; the logs of their replicas have them" in told[-1]
+    assert max(text.count("\n") for text in told) < 80

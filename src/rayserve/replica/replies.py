@@ -12,7 +12,7 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import Any, Final
 
 from werkzeug.exceptions import HTTPException
 
@@ -32,6 +32,8 @@ __all__ = ["Pickler", "Replies", "user_traceback"]
 _log = logging.getLogger("rayserve.user")
 
 Pickler = Callable[..., bytes]
+
+_NOTES_AT_ENDS: Final = 2
 
 # Modules whose frames stand above the user's: ours, Ray's wrapper of actor methods, the loop, Python's own of imports.
 _ON_THE_WAY = (
@@ -202,11 +204,21 @@ def _is_its_own(work: Work, error: CallError) -> bool:
 
 
 def user_traceback(error: BaseException, notes: bool = True) -> str:
-    """Return the traceback from the first frame that is the user's; `notes` are those added to the exception."""
+    """Return the traceback from the first frame that is the user's, with those added to the exception as notes.
+
+    Each call that the exception has come through added one: of many the ends are told.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_ON_THE_WAY):
         trace = trace.tb_next
     told = traceback.TracebackException(type(error), error, trace)
-    if not notes:
-        told.__notes__ = None
+    told.__notes__ = _few(told.__notes__ or []) if notes else None
     return "".join(told.format())
+
+
+def _few(notes: list[str]) -> list[str]:
+    between = len(notes) - 2 * _NOTES_AT_ENDS
+    if between <= 0:
+        return notes
+    told = f"… {between} more, of the calls between; the logs of their replicas have them"
+    return [*notes[:_NOTES_AT_ENDS], told, *notes[-_NOTES_AT_ENDS:]]
