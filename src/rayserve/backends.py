@@ -93,7 +93,7 @@ def update_backend_config(tag: str, config: dict[str, Any] | BackendConfig) -> N
 
     `num_replicas` starts or drains replicas; other options keep the same ones. A `user_config` is handed to every
     replica's `reconfigure`; if one raises, all get the old one back. Another `max_concurrency`, and
-    `user_config=None`, replace the replicas by fresh ones; calls wait for these meanwhile.
+    `user_config=None`, replace the replicas by fresh ones, which take over as they become ready.
 
     Args:
         tag: the backend's.

@@ -123,7 +123,8 @@ class FakeReplica(Process):
         if self.kind == "exit":
             self.die()
             await asyncio.Future()
-        error = "Traceback: boom" if self.kind == "raise" else ""
+        fails = self.kind == "raise" or (self.kind == "single" and self.spec.backend.max_concurrency > 1)
+        error = "Traceback: boom" if fails else ""
         bad = self.kind == "picky" and self.world.blob(self.applied[1]).startswith(b"bad")
         method = MethodTraits("__call__", batches=self.kind == "batch")
         loaded = Loaded(

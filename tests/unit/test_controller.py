@@ -176,6 +176,25 @@ def test_case_10_another_number_of_threads_replaces_the_replicas() -> None:
         assert len(serving) == 2 and not serving & before
         fresh = [one for one in world.replicas() if one.spec.replica in serving]
         assert [one.spec.backend.max_concurrency for one in fresh] == [3, 3]
+        with_backend = [table.backends[0].replicas for table in world.door().tables if table.backends]
+        assert min(map(len, with_backend)) == 2, "those before served until these did"
+
+    run(story())
+
+
+def test_case_10_replicas_that_cannot_be_replaced_stay() -> None:
+    async def story() -> None:
+        world = World()
+        controller = await started(world)
+        await do(controller, create_backend("m", "single", num_replicas=2))
+        before = {one.spec.replica for one in world.replicas()}
+        outcome = await controller.command(update_backend("m", max_concurrency=3))
+        assert outcome.error == "BackendStartError" and "Traceback: boom" in outcome.text
+        while len(world.replicas()) > 2:
+            await asyncio.sleep(0.01)
+        assert {one.spec.replica for one in world.replicas()} == before
+        assert controller.backend_config("m")[0]["max_concurrency"] == 1
+        assert all(len(table.backends[0].replicas) == 2 for table in world.door().tables if table.backends)
 
     run(story())
 

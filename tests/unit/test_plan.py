@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from rayserve.cluster.nodes import Node
 from rayserve.config import parse_backend_config
@@ -87,6 +88,49 @@ def test_scaling_down_takes_those_that_start_first_then_the_youngest() -> None:
     assert actions == [Kill("a#2"), Drain("a#4")]
     actions = plan(desired(backend("a", 1), replicas=records), phases, ONE, 0.0)
     assert actions == [Kill("a#2"), Drain("a#4"), Drain("a#3")]
+
+
+def renewed(tag: str, replicas: int, **options: Any) -> BackendRecord:
+    """A backend whose settings need other replicas than those of generation 0."""
+    return replace(backend(tag, replicas, **options), generation=1)
+
+
+def test_outdated_replicas_serve_until_as_many_others_do() -> None:
+    records = [replica(1), replica(2), replica(3, generation=1), replica(4, generation=1)]
+    assert plan(desired(renewed("a", 2), replicas=records[:2]), seen(a_1=READY, a_2=READY), ONE, 0.0) == [
+        Start("a", "n1"), Start("a", "n1")
+    ]  # fmt: skip
+    state = desired(renewed("a", 2), replicas=records)
+    assert plan(state, seen(a_1=READY, a_2=READY, a_3=STARTING, a_4=STARTING), ONE, 0.0) == []
+    assert plan(state, seen(a_1=READY, a_2=READY, a_3=READY, a_4=STARTING), ONE, 0.0) == [Drain("a#2")]
+    assert plan(state, seen(a_1=READY, a_2=READY, a_3=READY, a_4=READY), ONE, 0.0) == [Drain("a#2"), Drain("a#1")]
+
+
+def test_outdated_replicas_that_never_served_are_ended_before_others_leave() -> None:
+    state = desired(renewed("a", 1), replicas=[replica(1), replica(2), replica(3, generation=1)])
+    assert plan(state, seen(a_1=READY, a_2=STARTING, a_3=STARTING), ONE, 0.0) == [Kill("a#2")]
+
+
+def test_where_there_is_no_room_beside_them_outdated_replicas_make_some_one_at_a_time() -> None:
+    cpu = {"CPU": 1.0}
+    old = [replica(1, demand=cpu), replica(2, demand=cpu)]
+    full = desired(renewed("a", 2, num_cpus=1), replicas=old)
+    assert shortage(full, ONE, full.backends["a"]) == ""
+    assert plan(full, seen(a_1=READY, a_2=READY), ONE, 0.0) == [Drain("a#2")]
+
+    leaving = [old[0], replace(old[1], drain_s=30.0)]
+    state = desired(renewed("a", 2, num_cpus=1), replicas=leaving)
+    assert plan(state, seen(a_1=READY, a_2=DRAINING), ONE, 0.0) == []
+    state = desired(renewed("a", 2, num_cpus=1), replicas=old[:1])
+    assert plan(state, seen(a_1=READY), ONE, 0.0) == [Start("a", "n1")]
+    state = desired(renewed("a", 2, num_cpus=1), replicas=[old[0], replica(3, generation=1, demand=cpu)])
+    assert plan(state, seen(a_1=READY, a_3=STARTING), ONE, 0.0) == []
+    assert plan(state, seen(a_1=READY, a_3=READY), ONE, 0.0) == [Drain("a#1")]
+
+
+def test_outdated_replicas_stay_while_others_are_held_back() -> None:
+    state = desired(renewed("a", 1), replicas=[replica(1)])
+    assert plan(state, seen(a_1=READY), ONE, 0.0, {"a": Trouble(3, 0.0, 9.0)}) == []
 
 
 def test_a_replica_that_leaves_counts_for_nobody_and_is_ended_at_its_deadline() -> None:

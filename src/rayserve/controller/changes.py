@@ -201,31 +201,46 @@ def _update_backend_config(state: Desired, command: UpdateBackendConfig) -> Desi
     if record.traits is not None:
         # The value itself is not at hand, only whether there is one.
         check_against_traits(BackendConfig.from_plain(plain, hash_ or None), record.traits, record.tag)
-    return _configured(state, record, plain, hash_, Prior(command.id, record.config, record.user_config[1]))
+    threads_stay = plain["max_concurrency"] == record.config["max_concurrency"]
+    generation = record.generation if threads_stay else state.serial + 1
+    prior = Prior(command.id, record.config, record.user_config[1], record.generation)
+    return _configured(state, record, plain, hash_, generation, prior)
 
 
 def revert(state: Desired, tag: str) -> Desired:
     """Return `state` with a backend's update undone: its prior settings as a new revision."""
     record = state.backends[tag]
     prior = record.prior
-    return state if prior is None else _configured(state, record, prior.config, prior.user_config, None)
+    if prior is None:
+        return state
+    return _configured(state, record, prior.config, prior.user_config, prior.generation, None)
 
 
 def _configured(
-    state: Desired, record: BackendRecord, config: dict[str, Any], hash_: str, prior: Prior | None
+    state: Desired, record: BackendRecord, config: dict[str, Any], hash_: str, generation: int, prior: Prior | None
 ) -> Desired:
     """Return `state` with a backend's settings under a new revision.
 
-    Replicas cannot be told to forget a `user_config`, nor to run code in another number of threads: then they are
-    replaced.
+    Args:
+        state: as it is.
+        record: the backend.
+        config: its settings.
+        hash_: of its `user_config`, "" for none.
+        generation: of the replicas that can go on with the settings. They cannot be told to forget a `user_config`:
+            where there is none any more, no present one can.
+        prior: what to go back to if a replica cannot take them.
     """
     serial = state.serial + 1
     same = hash_ == record.user_config[1]
-    stays = (same or hash_) and config["max_concurrency"] == record.config["max_concurrency"]
-    stamp = record.user_config if same else (serial, hash_) if hash_ else (0, "")
-    changed = replace(record, config=config, revision=serial, user_config=stamp, prior=prior)
-    state = replace(put_backend(state, changed), serial=serial)
-    return state if stays else drain(state, [record.tag])
+    changed = replace(
+        record,
+        config=config,
+        revision=serial,
+        user_config=record.user_config if same else (serial, hash_) if hash_ else (0, ""),
+        prior=prior,
+        generation=generation if same or hash_ else serial,
+    )
+    return replace(put_backend(state, changed), serial=serial)
 
 
 def discard(state: Desired, tag: str) -> Desired:

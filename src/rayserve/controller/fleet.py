@@ -153,9 +153,11 @@ class Fleet:
             for action in plan(state, self._roster.seen(), list(nodes.values()), now, self.holds, self._homes.open()):
                 match action:
                     case Start(tag, node):
-                        demand = demand_of(state.backends[tag].actor_options)
-                        born.append(ReplicaRecord(f"{tag}#{self._shell.fresh()}", tag, node, new.serial + 1, demand))
-                        new = replace(put_replicas(new, born[-1:]), serial=new.serial + 1)
+                        backend, serial = state.backends[tag], new.serial + 1
+                        demand = demand_of(backend.actor_options)
+                        id_ = f"{tag}#{self._shell.fresh()}"
+                        born.append(ReplicaRecord(id_, tag, node, serial, demand, generation=backend.generation))
+                        new = replace(put_replicas(new, born[-1:]), serial=serial)
                     case Drain(replica):
                         record = state.replicas[replica]
                         seconds = float(state.backends[record.tag].config["drain_timeout_s"])

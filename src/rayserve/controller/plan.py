@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from rayserve.cluster.nodes import Node
-from rayserve.controller.state import BackendRecord, Desired, ReplicaRecord, replicas_of
+from rayserve.controller.state import BackendRecord, Desired, ReplicaRecord, outdated, replicas_of
 
 __all__ = [
     "Action", "Drain", "Kill", "Seen", "Start", "Trouble",
@@ -113,29 +113,39 @@ def plan(
     if desired.closing:
         return actions
     killed = {action.replica for action in actions if isinstance(action, Kill)}
-    staying = [r for r in desired.replicas.values() if r.drain_s is None and r.id not in killed]
     open_to_us = [node for node in nodes if homes is None or node.id in homes]
     room = _Room(open_to_us, [r for r in desired.replicas.values() if r.id not in killed])
     for tag, backend in desired.backends.items():
-        mine = [record for record in staying if record.tag == tag]
-        missing = int(backend.config["num_replicas"]) - len(mine)
+        wanted = int(backend.config["num_replicas"])
+        fresh = [record for record in replicas_of(desired, tag) if record.id not in killed]
+        missing = wanted - len(fresh)
+        held = tag in holds and holds[tag].until > now
+        placed: list[str] = []
         if missing < 0:
-            actions += _victims(mine, seen, -missing)
-        elif missing and (tag not in holds or holds[tag].until <= now):
+            actions += _victims(fresh, seen, -missing)
+        elif not held:
             demand = demand_of(backend.actor_options)
-            chosen = (room.take(tag, demand) for _ in range(missing))
-            actions += [Start(tag, node) for node in chosen if node is not None]
+            placed = [node for node in (room.take(tag, demand) for _ in range(missing)) if node is not None]
+            actions += [Start(tag, node) for node in placed]
+        old = [record for record in outdated(desired, tag) if record.id not in killed]
+        if old:
+            ready = sum(_phase(record, seen) == READY for record in fresh)
+            leaving = any(record.tag == tag and record.drain_s is not None for record in desired.replicas.values())
+            # They serve until as many others do. Where these find no room, one at a time makes some.
+            stuck = missing > 0 and not placed and ready == len(fresh) and not leaving and not held
+            actions += _victims(old, seen, min(len(old), max(len(old) + ready - wanted, stuck)))
     return actions
+
+
+def _phase(record: ReplicaRecord, seen: Mapping[str, Seen]) -> str:
+    return seen[record.id].phase if record.id in seen else STARTING
 
 
 def _victims(mine: Sequence[ReplicaRecord], seen: Mapping[str, Seen], count: int) -> list[Action]:
     """Return how to be rid of `count` replicas: those still starting first, then the youngest."""
-
-    def starting(record: ReplicaRecord) -> bool:
-        return record.id not in seen or seen[record.id].phase == STARTING
-
-    order = sorted(mine, key=lambda record: (starting(record), record.born), reverse=True)
-    return [Kill(record.id) if starting(record) else Drain(record.id) for record in order[:count]]
+    starting = {record.id for record in mine if _phase(record, seen) == STARTING}
+    order = sorted(mine, key=lambda record: (record.id in starting, record.born), reverse=True)
+    return [Kill(record.id) if record.id in starting else Drain(record.id) for record in order[:count]]
 
 
 def due(desired: Desired, seen: Mapping[str, Seen], now: float, holds: Mapping[str, Trouble]) -> float | None:
@@ -214,11 +224,15 @@ def usable(node: Node, free: Mapping[str, float], records: Iterable[ReplicaRecor
 
 
 def shortage(desired: Desired, nodes: Sequence[Node], backend: BackendRecord) -> str:
-    """Return "" if the replicas a backend lacks can be placed, else what is missing and how many fit."""
+    """Return "" if the replicas a backend lacks can be placed, else what is missing and how many fit.
+
+    Those that they replace make room for them.
+    """
     demand = demand_of(backend.actor_options)
     wanted = int(backend.config["num_replicas"])
     placed = len(replicas_of(desired, backend.tag))
-    room = _Room(nodes, desired.replicas.values())
+    replaced = {record.id for record in outdated(desired, backend.tag)}
+    room = _Room(nodes, [record for id_, record in desired.replicas.items() if id_ not in replaced])
     while placed < wanted and room.take(backend.tag, demand) is not None:
         placed += 1
     if placed >= wanted:

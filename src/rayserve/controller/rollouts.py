@@ -30,6 +30,7 @@ from rayserve.controller.roster import Roster
 from rayserve.controller.state import (
     BackendRecord,
     Desired,
+    outdated,
     put_backend,
     remember,
     replicas_of,
@@ -130,7 +131,7 @@ class Rollouts:
             self._fleet.forgive(tag)
             self._tables.mark()
             await self._in_time(tag, partial(self._updated, tag))
-            await self._doors.published()
+            await self._doors.published(self._tables.mark())
             await self._ledger.insist(lambda state: remember(_kept(state, tag), id_, Outcome()))
 
         await self._undone_on_failure(see_through(), partial(self._undo_update, tag, id_))
@@ -145,7 +146,7 @@ class Rollouts:
         await self._restored(tag)
 
     def _updated(self, tag: str) -> bool | None:
-        """Return True once all replicas are there and have the `user_config`; raise what kept one from it."""
+        """Return True once all replicas that serve have the settings; raise what kept one from them."""
         self._raise_failure(tag)
         backend = self._ledger.state.backends[tag]
         revision, hash_ = backend.user_config
@@ -153,7 +154,9 @@ class Rollouts:
             life = self._roster.lives.get(record.id)
             if life is not None and life.complaint[0] == revision and hash_:
                 raise ReconfigureError(_reconfigure_text(tag, f" on replica {record.id}", life.complaint[1]))
-        return self._all_ready(backend) if self._all_have(tag, revision if hash_ else 0) else None
+        if outdated(self._ledger.state, tag) or not self._all_have(tag, revision if hash_ else 0):
+            return None
+        return self._all_ready(backend)
 
     def _all_have(self, tag: str, revision: int) -> bool:
         lives = (self._roster.lives.get(record.id) for record in replicas_of(self._ledger.state, tag))

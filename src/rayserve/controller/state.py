@@ -26,11 +26,13 @@ __all__ = [
     "ReplicaRecord",
     "blobs_of",
     "drain",
+    "outdated",
     "put_backend",
     "put_endpoint",
     "put_replicas",
     "remember",
     "replicas_of",
+    "staying",
     "without",
 ]
 
@@ -66,11 +68,13 @@ class Prior(msgspec.Struct, frozen=True):
         command: id of the update.
         config: the settings before it.
         user_config: the hash before it.
+        generation: the generation before it.
     """
 
     command: str
     config: dict[str, Any]
     user_config: str
+    generation: int = 0
 
 
 class BackendRecord(msgspec.Struct, frozen=True):
@@ -86,6 +90,7 @@ class BackendRecord(msgspec.Struct, frozen=True):
         traits: what the code turned out to be; None until a replica loaded it.
         pending: id of the `create_backend` under way, "" once it succeeded.
         prior: set while an update is under way.
+        generation: of the replicas that can go on with these settings; others are replaced.
     """
 
     tag: str
@@ -97,6 +102,7 @@ class BackendRecord(msgspec.Struct, frozen=True):
     traits: Traits | None = None
     pending: str = ""
     prior: Prior | None = None
+    generation: int = 0
 
 
 class ReplicaRecord(msgspec.Struct, frozen=True):
@@ -110,6 +116,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
         demand: resources it holds, in Ray's words.
         at: its address, set when it finished loading.
         drain_s: set when it must leave: seconds it gets for that.
+        generation: its backend's when it was born.
     """
 
     id: str
@@ -119,6 +126,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     demand: dict[str, float] = {}
     at: Replica | None = None
     drain_s: float | None = None
+    generation: int = 0
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -171,9 +179,21 @@ def put_replicas(state: Desired, records: Iterable[ReplicaRecord]) -> Desired:
     return replace(state, replicas={**state.replicas, **{record.id: record for record in records}})
 
 
+def staying(state: Desired, tag: str) -> list[ReplicaRecord]:
+    """Return the replicas of a backend that have not been told to leave, oldest first."""
+    return [record for record in state.replicas.values() if record.tag == tag and record.drain_s is None]
+
+
 def replicas_of(state: Desired, tag: str) -> list[ReplicaRecord]:
     """Return the replicas of a backend that are meant to stay, oldest first."""
-    return [record for record in state.replicas.values() if record.tag == tag and record.drain_s is None]
+    generation = state.backends[tag].generation
+    return [record for record in staying(state, tag) if record.generation == generation]
+
+
+def outdated(state: Desired, tag: str) -> list[ReplicaRecord]:
+    """Return the replicas of a backend that serve until others have taken their place, oldest first."""
+    generation = state.backends[tag].generation
+    return [record for record in staying(state, tag) if record.generation != generation]
 
 
 def drain(state: Desired, tags: Iterable[str]) -> Desired:
@@ -181,7 +201,7 @@ def drain(state: Desired, tags: Iterable[str]) -> Desired:
     leaving = [
         replace(record, drain_s=float(state.backends[tag].config["drain_timeout_s"]))
         for tag in tags
-        for record in replicas_of(state, tag)
+        for record in staying(state, tag)
     ]
     return put_replicas(state, leaving) if leaving else state
 

@@ -12,7 +12,7 @@ from rayserve.controller.counts import Counts
 from rayserve.controller.doors import OPEN, Door
 from rayserve.controller.plan import DRAINING, READY, STARTING, Trouble
 from rayserve.controller.roster import Roster
-from rayserve.controller.state import BackendRecord, Desired, EndpointRecord, replicas_of
+from rayserve.controller.state import BackendRecord, Desired, EndpointRecord, outdated, replicas_of
 from rayserve.controller.tables import APPS, methods_of
 
 __all__ = ["backend_words", "door_words", "endpoint_words", "progress", "status"]
@@ -64,8 +64,8 @@ def backend_words(
     state: Desired, record: BackendRecord, roster: Roster, trouble: Trouble | None, waiting: int, now: float
 ) -> str:
     """Return how a backend's replicas are, e.g. `1 of 2 replicas ready, 1 starts`."""
-    staying = replicas_of(state, record.tag)
-    phases = [roster.lives[one.id].phase for one in staying if one.id in roster.lives]
+    fresh, old = replicas_of(state, record.tag), outdated(state, record.tag)
+    phases = [roster.lives[one.id].phase for one in fresh if one.id in roster.lives]
     drains = sum(
         one.tag == record.tag and one.drain_s is not None and roster.lives[one.id].phase in (READY, DRAINING)
         for one in state.replicas.values()
@@ -75,9 +75,11 @@ def backend_words(
     said = [f"{phases.count(READY)} of {wanted} replica{'s' if wanted != 1 else ''} ready"]
     if starting := phases.count(STARTING):
         said.append(f"{starting} start{'s' if starting == 1 else ''}")
+    if old:
+        said.append(f"{len(old)} with the settings before serve{'s' * (len(old) == 1)} until then")
     if drains:
         said.append(f"{drains} finish{'es' if drains == 1 else ''} what was accepted and leave{'s' * (drains == 1)}")
-    missing = wanted - len(staying)
+    missing = wanted - len(fresh)
     if missing > 0 and trouble is not None and trouble.until > now:
         said.append(f"{missing} held back for {trouble.until - now:.0f} s after {trouble.failures} failures")
     elif missing > 0:
