@@ -16,7 +16,7 @@ from rayserve.replica import websocket
 from rayserve.replica.inflow import Broken
 from rayserve.replica.lifespan import VERSION, ASGIApp, Lifespan
 from rayserve.replica.outflow import Outflow
-from rayserve.replica.streaming import TURN_CHUNKS, until_clear
+from rayserve.replica.streaming import Turn, until_clear
 from rayserve.replica.work import Work
 from rayserve.response import NO_BODY, announced, render_headers
 from rayserve.wire.heads import Open
@@ -69,7 +69,7 @@ class Cycle:
     """One request and its answer, as `receive` and `send`."""
 
     __slots__ = (
-        "_gone", "_headers", "_outflow", "_received", "_sent", "_size", "_started", "_status", "_work", "complete",
+        "_gone", "_headers", "_outflow", "_received", "_size", "_started", "_status", "_turn", "_work", "complete",
     )  # fmt: skip
 
     def __init__(self, work: Work) -> None:
@@ -81,7 +81,6 @@ class Cycle:
         self._status = 500
         self._headers = b""
         self._size = -1  # bytes of body that the app announced
-        self._sent = 0  # pieces of the body
         self._outflow: Outflow | None = None
         self.complete = False
 
@@ -145,15 +144,17 @@ class Cycle:
                 self._whole(body)
                 return
             self._outflow = session.begin(work, self._status, self._headers, self._size)
+            self._turn = Turn()
         outflow = self._outflow
         self.complete = not more
         clear = outflow.push([body], end=not more)
         session.dirty(session.link)
         if not clear:
             await until_clear(outflow)
-        self._sent += 1
-        if not self._sent % TURN_CHUNKS:
+            self._turn.begin()
+        elif self._turn.ends(len(body)):
             await asyncio.sleep(0)
+            self._turn.begin()
 
     def _whole(self, body: bytes) -> None:
         work, size = self._work, self._size

@@ -17,7 +17,7 @@ from rayserve.replica.outflow import Outflow
 from rayserve.replica.work import Work
 from rayserve.wakeup import wakeable
 
-__all__ = ["TURN_CHUNKS", "Begin", "Encode", "Waits", "send_async", "send_sync", "until_clear"]
+__all__ = ["TURN_CHUNKS", "Begin", "Encode", "Turn", "Waits", "send_async", "send_sync", "until_clear"]
 
 # How much an async stream may send before others on the loop get a turn.
 TURN_CHUNKS: Final = 16
@@ -26,6 +26,27 @@ _TURN_S: Final = 0.001
 
 Begin = Callable[[], Outflow]
 Encode = Callable[[Any], list[bytes | memoryview]]
+
+
+class Turn:
+    """How much one stream has sent since others on the loop last had their turn."""
+
+    __slots__ = ("_bytes", "_chunks", "_since")
+
+    def __init__(self) -> None:
+        """Begin with the first chunk."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Hear that others had their turn just now."""
+        self._bytes = self._chunks = 0
+        self._since = time.monotonic()
+
+    def ends(self, size: int) -> bool:
+        """Count a chunk of `size` bytes; return whether others are to have their turn now."""
+        self._bytes += size
+        self._chunks += 1
+        return self._chunks >= TURN_CHUNKS or self._bytes >= _TURN_BYTES or time.monotonic() - self._since >= _TURN_S
 
 
 class Waits(Protocol):
@@ -67,8 +88,7 @@ async def send_async(work: Work, chunks: AsyncIterator[Any], begin: Begin, encod
     """Send what `chunks` yields from the loop; other tasks get their turn. See `send_sync`."""
     outflow: Outflow | None = None
     session = work.session
-    sent = count = 0
-    since = time.monotonic()
+    turn = Turn()
     async for item in chunks:
         if work.cancelled:
             break
@@ -77,16 +97,12 @@ async def send_async(work: Work, chunks: AsyncIterator[Any], begin: Begin, encod
             outflow = begin()
         clear = outflow.push(parts)
         session.dirty(session.link)
-        sent += sum(len(part) for part in parts)
-        count += 1
         if not clear:
             await until_clear(outflow)
-        elif count >= TURN_CHUNKS or sent >= _TURN_BYTES or time.monotonic() - since >= _TURN_S:
+            turn.begin()
+        elif turn.ends(sum(map(len, parts))):
             await asyncio.sleep(0)
-        else:
-            continue
-        sent = count = 0
-        since = time.monotonic()
+            turn.begin()
     _end(work, outflow or begin())
 
 
