@@ -22,12 +22,22 @@ wrk.method = "POST"
 wrk.body = file:read("*all")
 wrk.headers["Content-Type"] = "{content_type}"
 file:close()
-
+{vary}
 done = function(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format("\\nMEASURED %d %d %d %d %d %d\\n", summary.requests, summary.duration,
     latency:percentile(50), latency:percentile(99), summary.bytes,
     errors.connect + errors.read + errors.write + errors.timeout + errors.status))
+end
+"""
+
+
+_VARY = """
+local count = 0
+request = function()
+  count = count + 1
+  wrk.headers["X-Request-Id"] = string.format("%010d", count)
+  return wrk.format()
 end
 """
 
@@ -44,12 +54,14 @@ class Request(NamedTuple):
         body: what.
         content_type: said in the header.
         least_bytes: that the body of an answer has, so that answers cut short do not pass.
+        vary: no two heads are the same.
     """
 
     path: str
     body: bytes
     content_type: str = "application/json"
     least_bytes: int = 0
+    vary: bool = False
 
 
 class Load(NamedTuple):
@@ -94,7 +106,8 @@ def run(url: str, request: Request, connections: int, seconds: float) -> Load:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         body, script = Path(folder) / "body", Path(folder) / "request.lua"
         body.write_bytes(request.body)
-        script.write_text(_SCRIPT.format(body_path=str(body), content_type=request.content_type))
+        vary = _VARY if request.vary else ""
+        script.write_text(_SCRIPT.format(body_path=str(body), content_type=request.content_type, vary=vary))
         duration = f"{max(1, round(seconds))}s"
         done = subprocess.run(
             [find_wrk(), "-t1", f"-c{connections}", f"-d{duration}", "-s", str(script), f"{url}{request.path}"],

@@ -20,6 +20,7 @@ def measure(bench: Bench) -> Result:
     serve.create_endpoint("double", "/double", methods=["POST"], backend="double")
     rounds, seconds = (3, 2) if bench.quick else (5, 3)
     many = bench.samples(dict.fromkeys((UVICORN, RAYSERVE, GUNICORN), _REQUEST), 64, rounds, seconds)
+    varied = bench.samples(dict.fromkeys((UVICORN, RAYSERVE), _REQUEST._replace(vary=True)), 64, 3, 2)
     one = bench.samples(dict.fromkeys((UVICORN, RAYSERVE), _REQUEST), 1, rounds, 2)
     figures = [
         compared("64 connections: server CPU per request", many, "cpu_us", UVICORN, "≤", 1.5),
@@ -27,4 +28,6 @@ def measure(bench: Bench) -> Result:
         compared("64 connections: requests/s", many, "rate", GUNICORN, "≥", 6.0),
         compared("1 connection: p50", one, "p50_ms", UVICORN, "≤", 2.0),
     ]
-    return Result(figures, rows_of("small JSON, 64 connections", many) + rows_of("small JSON, 1 connection", one))
+    rows = rows_of("small JSON, 64 connections", many)
+    rows += rows_of("small JSON, 64 connections, each head another", varied)
+    return Result(figures, rows + rows_of("small JSON, 1 connection", one))

@@ -1,11 +1,13 @@
 """One connection, driven by hand: what sockets cannot show exactly."""
 
 import math
+from unittest.mock import Mock
 
 import pytest
 from tests.unit.fake_client import FakeClient, answer
 
 from rayserve.ingress import reading
+from rayserve.ingress.head import parse_head
 from rayserve.wire.heads import Failure
 
 GET = b"GET /x HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -49,6 +51,33 @@ def test_reading_pauses_while_the_client_takes_no_answers() -> None:
     client.connection.resume_writing()
     assert len(client.router.calls) == 1
     assert client.transport.reading
+
+
+def test_a_head_that_comes_again_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Mock(wraps=parse_head)
+    monkeypatch.setattr(reading, "parse_head", judge)
+    client = FakeClient()
+    long = GET[:-2] + b"X: " + b"x" * 2048 + b"\r\n\r\n"
+    for raw in (GET, GET, NOWHERE, NOWHERE, GET, long, long):
+        client.connection.data_received(raw)
+        if raw != NOWHERE:
+            answer(client.router.calls[-1], b"")
+
+    assert [call.args[0] for call in judge.call_args_list] == [GET, NOWHERE, GET, long, long]
+    assert len(client.router.calls) == 5
+    assert client.take().count(b"HTTP/1.1 404") == 2
+    assert [call.head.target for call in client.router.calls] == ["/x"] * 5
+
+
+def test_a_head_that_comes_again_has_a_body_of_its_own() -> None:
+    client = FakeClient()
+    post = GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 3\r\n\r\n"
+    for body in (b"one", b"two"):
+        client.connection.data_received(post + body)
+        answer(client.router.calls[-1], b"")
+
+    assert [bytes(call.body) for call in client.router.calls] == [b"one", b"two"]
+    assert len({call.request_id for call in client.router.calls}) == 2
 
 
 def test_a_head_that_drips_is_checked_at_its_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:

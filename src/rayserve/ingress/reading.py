@@ -26,13 +26,14 @@ HEAD: Final = "head"  # a time limit, in the words `Watched` knows them by
 _PIPELINE: Final = 16  # requests of one connection under way at once
 _TURN: Final = 64  # heads, or reads of a body, of one connection until the others get a turn
 _RECHECK: Final = 4 * 1024  # an unfinished line of a head is looked at again when it grew by so much
+_REMEMBERED: Final = 2 * 1024  # bytes of a head that an idle connection may keep
 _CR: Final = 13
 
 
 class Reading(Bodies):
     """One client connection as a source of requests."""
 
-    __slots__ = ("_checked", "_deaf", "_reading", "_working")
+    __slots__ = ("_checked", "_deaf", "_known", "_reading", "_working")
 
     def __init__(self, site: Site) -> None:
         """Start at the beginning of a head."""
@@ -41,6 +42,7 @@ class Reading(Bodies):
         self._reading = True
         self._working = False
         self._deaf = False  # bytes from the client are dropped
+        self._known: tuple[bytes, Head] | None = None  # the last head, as it came and as it was understood
 
     def set_due(self) -> None:
         """Work out anew when the clock is to look at this connection."""
@@ -127,8 +129,17 @@ class Reading(Bodies):
             self._held_back = True
             return False
         self._position = end + 4
-        self._begin(parse_head(buffer[start : end + 4], self.site.limits))
+        self._begin(self._understood(buffer[start : end + 4]))
         return True
+
+    def _understood(self, raw: bytes) -> Head:
+        """Judge and read a head; the same bytes as those before mean the same."""
+        known = self._known
+        if known is not None and known[0] == raw:
+            return known[1]
+        head = parse_head(raw, self.site.limits)
+        self._known = (raw, head) if len(raw) <= _REMEMBERED else None
+        return head
 
     def _check_unfinished(self, buffer: bytes, start: int) -> None:
         """Refuse what cannot become a head; one that comes byte by byte is not read anew for each of them."""
