@@ -4,7 +4,8 @@ import pytest
 from tests.unit.fake_client import FakeClient
 
 from rayserve.ingress.head import Limits, parse_head
-from rayserve.ingress.site import Found, Site, Turned
+from rayserve.ingress.site import Found, Site
+from rayserve.ingress.turned import Turned
 from rayserve.model.table import Backend, Endpoint, EndpointOptions, RoutingTable, Traffic
 
 GET = ("GET",)

@@ -219,16 +219,9 @@ def revert(state: Desired, tag: str) -> Desired:
 def _configured(
     state: Desired, record: BackendRecord, config: dict[str, Any], hash_: str, generation: int, prior: Prior | None
 ) -> Desired:
-    """Return `state` with a backend's settings under a new revision.
+    """Return `state` with a backend's settings under a new revision, with which replicas of `generation` can go on.
 
-    Args:
-        state: as it is.
-        record: the backend.
-        config: its settings.
-        hash_: of its `user_config`, "" for none.
-        generation: of the replicas that can go on with the settings. They cannot be told to forget a `user_config`:
-            where there is none any more, no present one can.
-        prior: what to go back to if a replica cannot take them.
+    But none can be told to forget a `user_config`: where there is none any more (`hash_` is ""), all are replaced.
     """
     serial = state.serial + 1
     same = hash_ == record.user_config[1]

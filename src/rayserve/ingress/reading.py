@@ -15,7 +15,8 @@ from rayserve.ingress import render, upgrade
 from rayserve.ingress.bodies import BODY, Bodies
 from rayserve.ingress.exchange import Exchange
 from rayserve.ingress.head import Head, Refusal, check_partial, parse_head, skip_empty_lines, timeout_ms
-from rayserve.ingress.site import Site, Turned
+from rayserve.ingress.site import Site
+from rayserve.ingress.turned import Turned
 from rayserve.ingress.upgrade import Upgrade
 from rayserve.wire.heads import Failure
 

@@ -20,6 +20,7 @@ from rayserve.ingress.clock import Clock
 from rayserve.ingress.head import Head, Limits, Refusal, timeout_ms, valid_request_id
 from rayserve.ingress.options import IngressOptions
 from rayserve.ingress.proxies import Proxies
+from rayserve.ingress.turned import Turned, forbidden_method, near_miss, wrong_method
 from rayserve.model.table import Endpoint, RoutingTable, changed
 from rayserve.policy.match import Matcher
 from rayserve.policy.route import canonical
@@ -28,13 +29,12 @@ from rayserve.router.router import Router
 if TYPE_CHECKING:
     from rayserve.ingress.websocket import WebSocket
 
-__all__ = ["Found", "Site", "Turned"]
+__all__ = ["Found", "Site"]
 
 _SYSTEM: Final = ("/-/routes", "/-/healthz", *openapi.PATHS)
 _SERVER_WIDE: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 _READ_ONLY: Final = b"allow: GET, HEAD, OPTIONS\r\n"
 _MAYBE_SYSTEM: Final = ("/-", "/%2d", "/%2D")  # spellings under which `/-` may come
-_NEAR_DEPTH: Final = 8  # segments of a path that are looked at for a hint; a client may send thousands
 _RETRY_SOON: Final = b"retry-after: 1\r\n"
 
 
@@ -44,24 +44,6 @@ class Found(NamedTuple):
     endpoint: Endpoint
     params: Mapping[str, str]
     root: str
-
-
-class Turned(NamedTuple):
-    """An answer of our own: a system path, a refusal, or OPTIONS.
-
-    Attributes:
-        status: HTTP status.
-        reason: word of `REASONS`; "" for an answer that is no error.
-        detail: for an error.
-        headers: rendered block to add.
-        body: of an answer that is no error.
-    """
-
-    status: int
-    reason: str = ""
-    detail: str = ""
-    headers: bytes = b""
-    body: bytes = b""
 
 
 class _Entry:
@@ -198,7 +180,7 @@ class Site:
             return self._unknown(target)
         entry = self._entries[match.key]
         if head.method not in entry.methods and not (head.method == "OPTIONS" and entry.app):
-            return _wrong_method(entry, head.method)
+            return wrong_method(entry.found.endpoint, entry.allow, head.method)
         return entry.found if exact else Found(entry.found.endpoint, match.params, match.mount)
 
     def objection(self, found: Found, head: Head) -> Turned | None:
@@ -209,7 +191,9 @@ class Site:
                 timeout_ms(fields["x-request-timeout-ms"])
             except Refusal as refusal:
                 return Turned(refusal.status, refusal.reason, refusal.detail)
-        if "x-serve-call-method" in fields and (forbidden := _forbidden(found, fields["x-serve-call-method"])):
+        if "x-serve-call-method" in fields and (
+            forbidden := forbidden_method(found.endpoint, fields["x-serve-call-method"])
+        ):
             return forbidden
         if length:
             most = found.endpoint.options.max_body_bytes
@@ -230,22 +214,12 @@ class Site:
             return Turned(204, headers=_SERVER_WIDE)
         if self.router.table is None:
             return Turned(503, "no_traffic", "this ingress has no routing table yet; try again", _RETRY_SOON)
-        near = self._near(target)
+        near = near_miss(target, self._matcher, self._app_route)
         return Turned(404, "not_found", f"no endpoint has the path {target}; {near}see /-/routes for those there are")
 
-    def _near(self, target: str) -> str:
-        """Return what a message can say of the endpoint that was likely meant: a slash too many, a path in an app."""
-        match = self._matcher.match(target[:-1] if target.endswith("/") else f"{target}/")
-        if match is not None:
-            return f"endpoint {match.key!r} has {match.rest}, and a slash at the end makes a difference; "
-        above = ""
-        for segment in target.split("/", _NEAR_DEPTH)[1:-1]:
-            above += f"/{segment}"
-            match = self._matcher.match(above)
-            if match is not None and (entry := self._entries[match.key]).app:
-                route = entry.found.endpoint.route
-                return f"endpoint {match.key!r} has an app on {route} alone, and below it only with {route}/*; "
-        return ""
+    def _app_route(self, name: str) -> str | None:
+        entry = self._entries[name]
+        return entry.found.endpoint.route if entry.app else None
 
     def _system(self, method: str, path: str) -> Turned:
         if path not in _SYSTEM:
@@ -275,26 +249,3 @@ def _only_to(table: RoutingTable, tags: set[str]) -> frozenset[str]:
         return frozenset()
     with_traffic = [each for each in table.endpoints if each.traffic is not None and each.traffic.weights]
     return frozenset(each.name for each in with_traffic if each.traffic and tags.issuperset(each.traffic.weights))
-
-
-def _wrong_method(entry: _Entry, method: str) -> Turned:
-    endpoint = entry.found.endpoint
-    if method == "OPTIONS":
-        return Turned(204, headers=entry.allow)
-    detail = (
-        f"endpoint {endpoint.name!r} on {endpoint.route} does not take {method}, only {', '.join(endpoint.methods)}; "
-        f"create it with methods=[{', '.join(map(repr, (*endpoint.methods, method)))}]"
-    )
-    return Turned(405, "method_not_allowed", detail, entry.allow)
-
-
-def _forbidden(found: Found, method: str) -> Turned | None:
-    """Return the refusal of a call method that the endpoint does not allow; the replica knows what exists."""
-    allowed = found.endpoint.options.call_methods
-    name = found.endpoint.name
-    if method in ("", "__call__"):  # what a request without the header calls
-        return None
-    if allowed is False or (isinstance(allowed, tuple) and method not in allowed):
-        choices = ", ".join(allowed) if isinstance(allowed, tuple) and allowed else "none"
-        return Turned(404, "not_found", f"endpoint {name!r} lets no client call method {method!r}; allowed: {choices}")
-    return None

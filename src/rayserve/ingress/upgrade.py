@@ -16,7 +16,7 @@ from websockets.utils import accept_key
 
 from rayserve.ingress import render
 from rayserve.ingress.exchange import Exchange
-from rayserve.ingress.site import Turned
+from rayserve.ingress.turned import Turned
 from rayserve.ingress.websocket import WebSocket
 from rayserve.router.call import Upload
 from rayserve.wire import heads
