@@ -182,6 +182,26 @@ def test_case_10_another_number_of_threads_replaces_the_replicas() -> None:
     run(story())
 
 
+def test_case_11_status_says_that_the_replicas_before_still_serve() -> None:
+    async def story() -> None:
+        world = World()
+        controller = await started(world)
+        world.gate.set()
+        await do(controller, create_backend("m", "hold"))
+        world.gate.clear()
+        update = asyncio.ensure_future(do(controller, update_backend("m", max_concurrency=2)))
+        while len(world.replicas()) < 2:
+            await asyncio.sleep(0.01)
+        assert controller.status()["backends"]["m"] == (
+            "0 of 1 replica ready, 1 starts, 1 with the settings before serves until then, being updated"
+        )
+        world.gate.set()
+        await update
+        assert controller.status()["backends"]["m"].startswith("1 of 1 replica ready")
+
+    run(story())
+
+
 def test_case_10_replicas_that_cannot_be_replaced_stay() -> None:
     async def story() -> None:
         world = World()

@@ -8,6 +8,7 @@ import pytest
 
 from rayserve.errors import HTTPError, QueueFullError, UserCodeError
 from rayserve.replica.raised import pickled
+from rayserve.replica.replies import user_traceback
 
 
 class Fussy(ValueError):
@@ -87,3 +88,21 @@ def test_a_local_class_is_told_by_its_text() -> None:
         pass
 
     assert str(back(Local("what"))) == "the handler raised Local: what"
+
+
+@pytest.mark.parametrize(("notes", "shown"), [(5, ["5"]), (["a", "b"], ["a", "b"]), (None, [])])
+def test_a_traceback_has_whatever_notes_user_code_made(notes: Any, shown: list[str]) -> None:
+    error = ValueError("boom")
+    error.__notes__ = notes
+
+    assert user_traceback(error).splitlines() == ["ValueError: boom", *shown]
+
+
+def test_of_many_notes_the_ends_are_told() -> None:
+    error = ValueError("boom")
+    for number in range(9):
+        error.add_note(f"note {number}")
+
+    assert user_traceback(error).splitlines()[1:] == [
+        "note 0", "note 1", "… 5 more, of the calls between; the logs of their replicas have them", "note 7", "note 8"
+    ]  # fmt: skip

@@ -212,12 +212,12 @@ def user_traceback(error: BaseException, notes: bool = True) -> str:
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_ON_THE_WAY):
         trace = trace.tb_next
     told = traceback.TracebackException(type(error), error, trace)
-    told.__notes__ = _few(told.__notes__ or []) if notes else None
+    told.__notes__ = _few(told.__notes__) if notes else None
     return "".join(told.format())
 
 
-def _few(notes: list[str]) -> list[str]:
-    between = len(notes) - 2 * _NOTES_AT_ENDS
+def _few(notes: Any) -> Any:
+    between = len(notes) - 2 * _NOTES_AT_ENDS if isinstance(notes, list) else 0  # user code may set anything
     if between <= 0:
         return notes
     told = f"… {between} more, of the calls between; the logs of their replicas have them"
